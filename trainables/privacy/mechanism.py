@@ -1,0 +1,180 @@
+"""What a step does to private data, as values that accounting can read.
+
+A ``Phase`` is a ``Mechanism`` run for a number of steps; a method declares a tuple of phases that follow each other. The
+``Sanitizer`` enforces what is declared here and ``accounting`` turns it into epsilon, so nothing else needs to be believed.
+
+Words: *noise_multiplier* is the method's natural unit (shards: std / sensitivity of one image's row; records: std / C, the
+clip bound of one record). *effective_noise_multiplier* is std / L2 sensitivity of everything one step releases, the only
+noise number an accountant may be given.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
+
+Neighbours = Literal["replace_one", "add_remove"]
+Schedule = Literal["sampled", "round_robin", "persistent"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardMechanism:
+    """m of K disjoint shards answer a step; each answer is clipped a row, summed over the shards, and released with noise.
+
+    ``sampled``: the m shards are drawn afresh and in secret, and an answer depends on (shard, released history, public
+    coins) alone. ``round_robin``: a public schedule fixed in advance; anything may persist in a shard. ``persistent``:
+    secret draws with private state that survives them, as published by GS-WGAN, DPAC and Ma & Zhang; only the bound that
+    reveals the draws is proven for it.
+    """
+
+    schedule: Schedule
+    shards: int
+    """K. Fixed in advance; the partition does not depend on what the records hold."""
+    shards_per_step: int
+    """m, drawn without replacement."""
+    release_shape: tuple[int, ...]
+    """(B, ...): the rows are the B generated images whose gradient is released."""
+    noise_multiplier: float
+    """Noise std an entry / L2 sensitivity of ONE image's row (2 C1 under replace_one)."""
+    releases_per_step: int = 1
+    """Sanitised tensors a step, all from the same shards (DPAC's critic and classifier hooks are 2)."""
+    neighbours: Neighbours = "replace_one"
+
+    def __post_init__(self) -> None:
+        if self.neighbours != "replace_one":
+            raise ValueError(
+                "neighbours: add_remove is not available for shards, whose partition would have to survive the change of N; "
+                "write neighbours: replace_one"
+            )
+        if self.schedule not in ("sampled", "round_robin", "persistent"):
+            raise ValueError(f"schedule is {self.schedule!r}; expected sampled, round_robin or persistent")
+        if not 1 <= self.shards_per_step <= self.shards:
+            raise ValueError(f"shards_per_step is {self.shards_per_step}; expected 1 to shards = {self.shards}")
+        _check_common(self.release_shape, self.noise_multiplier, self.releases_per_step)
+
+    @property
+    def kind(self) -> str:
+        return f"{self.schedule}_shards"
+
+    @property
+    def sampling_rate(self) -> float:
+        """q = m / K, the probability that a given shard answers a step."""
+        return self.shards_per_step / self.shards
+
+    @property
+    def effective_noise_multiplier(self) -> float:
+        """noise_multiplier / sqrt(releases x rows): one record may change every row of every release of its shard."""
+        return self.noise_multiplier / math.sqrt(self.releases_per_step * self.release_shape[0])
+
+    def visits(self, steps: int) -> int:
+        """Most visits that any shard gets in ``steps`` steps of the public round-robin schedule."""
+        return -(-self.shards_per_step * steps // self.shards)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecordMechanism:
+    """Poisson-sampled records answer a step, each included with probability ``sampling_rate`` (1: all records, every step).
+
+    ``per_record``: every record's contribution is clipped to C and they are summed (DP-SGD, dp_energy); the release moves
+    by C when a record comes or goes and by 2 C when it is replaced. ``whole_tensor``: one tensor computed from all drawn
+    records is clipped to C as a whole (DP-Sinkhorn); a record may turn it round, so it moves by 2 C either way.
+    """
+
+    sampling_rate: float
+    records: int
+    """Declared N."""
+    release_shape: tuple[int, ...]
+    noise_multiplier: float
+    """Noise std an entry / C, the clip bound of one contribution (per_record) or of the tensor (whole_tensor)."""
+    releases_per_step: int = 1
+    neighbours: Neighbours = "replace_one"
+    clipping: Literal["per_record", "whole_tensor"] = "per_record"
+
+    def __post_init__(self) -> None:
+        if not 0 < self.sampling_rate <= 1:
+            raise ValueError(f"sampling_rate is {self.sampling_rate}; expected a number over 0 and up to 1")
+        if self.records < 1:
+            raise ValueError(f"records is {self.records}; expected at least 1")
+        if self.neighbours not in ("replace_one", "add_remove"):
+            raise ValueError(f"neighbours is {self.neighbours!r}; expected replace_one or add_remove")
+        if self.clipping not in ("per_record", "whole_tensor"):
+            raise ValueError(f"clipping is {self.clipping!r}; expected per_record or whole_tensor")
+        _check_common(self.release_shape, self.noise_multiplier, self.releases_per_step)
+
+    @property
+    def kind(self) -> str:
+        return "poisson_records" if self.sampling_rate < 1 else "all_records"
+
+    @property
+    def presence_distance(self) -> float:
+        """How far one release moves, in units of C, when a record is included rather than not."""
+        return 1.0 if self.clipping == "per_record" else 2.0
+
+    @property
+    def sensitivity(self) -> float:
+        """L2 sensitivity of one release in units of C, under ``neighbours``."""
+        return 2.0 if self.neighbours == "replace_one" else self.presence_distance
+
+    @property
+    def effective_noise_multiplier(self) -> float:
+        """std / L2 sensitivity of everything one step releases."""
+        return self.noise_multiplier / (self.sensitivity * math.sqrt(self.releases_per_step))
+
+
+Mechanism = ShardMechanism | RecordMechanism
+
+
+@dataclass(frozen=True, kw_only=True)
+class Phase:
+    """``mechanism`` run for ``steps`` steps."""
+
+    mechanism: Mechanism
+    steps: int
+
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise ValueError(f"steps is {self.steps}; expected at least 1")
+
+
+def scale_noise(phases: Iterable[Phase], factor: float) -> tuple[Phase, ...]:
+    """Every phase with its relative noise multiplier times ``factor``."""
+    return tuple(
+        replace(phase, mechanism=replace(phase.mechanism, noise_multiplier=phase.mechanism.noise_multiplier * factor))
+        for phase in phases
+    )
+
+
+def with_steps(phases: Sequence[Phase], steps: Sequence[int]) -> tuple[Phase, ...]:
+    """The same mechanisms with other step counts; phases of no steps are left out."""
+    return tuple(replace(phase, steps=count) for phase, count in zip(phases, steps, strict=True) if count)
+
+
+def to_dict(phase: Phase) -> dict[str, Any]:
+    """JSON-able form of a phase, with the derived numbers that a reader wants beside the declared ones."""
+    mechanism = phase.mechanism
+    return {
+        "kind": mechanism.kind,
+        **asdict(mechanism),
+        "release_shape": list(mechanism.release_shape),
+        "effective_noise_multiplier": mechanism.effective_noise_multiplier,
+        "steps": phase.steps,
+    }
+
+
+def from_dict(document: Mapping[str, Any]) -> Phase:
+    """The phase that ``to_dict`` wrote."""
+    fields = {key: value for key, value in document.items() if key not in ("kind", "effective_noise_multiplier", "steps")}
+    fields["release_shape"] = tuple(fields["release_shape"])
+    mechanism = ShardMechanism(**fields) if "shards" in fields else RecordMechanism(**fields)
+    return Phase(mechanism=mechanism, steps=document["steps"])
+
+
+def _check_common(release_shape: tuple[int, ...], noise_multiplier: float, releases_per_step: int) -> None:
+    if not release_shape or any(not isinstance(size, int) or size < 1 for size in release_shape):
+        raise ValueError(f"release_shape is {release_shape}; expected a tuple of positive whole numbers")
+    if not (noise_multiplier >= 0 and math.isfinite(noise_multiplier)):
+        raise ValueError(f"noise_multiplier is {noise_multiplier}; expected a finite number of at least 0")
+    if releases_per_step < 1:
+        raise ValueError(f"releases_per_step is {releases_per_step}; expected at least 1")
