@@ -1,0 +1,52 @@
+"""Jobs: what an executor places on a machine, and how it hears of them.
+
+An executor knows nothing but this module: it starts ``run_job(plan, job_id, report)`` in some process for every job and
+passes on what comes back as events. Everything a job needs is in the launch's ``plan.json``; everything it leaves is in the
+results folder. An exception never leaves ``run_job``; an executor that sees one has lost a process, not a trial.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+Kind = Literal["stage", "train", "evaluate"]
+Report = Callable[[Mapping[str, Any]], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One unit of placement. ``id`` is unique in a launch: a trial id, or a stage's folder name."""
+
+    id: str
+    kind: Kind
+    label: str
+    """What a person reads: ``eps=10 noise_injection=0.1 seed=0``."""
+    cpu: float = 1.0
+    gpu: float = 0.0
+    memory: int | None = None
+    """Bytes, measured on earlier jobs of the kind; None where nothing is known."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Event:
+    """Something that happened to a job. ``progress`` events carry step, steps, epsilon, target_epsilon, status and metrics."""
+
+    job_id: str
+    kind: Literal["started", "progress", "finished"]
+    data: Mapping[str, Any] = field(default_factory=dict)
+    """``finished``: status (completed, interrupted, budget, failed, oom, lost) and, when it failed, message and log."""
+
+
+class Executor(Protocol):
+    """Runs jobs on some machines, as many at once as they hold, and returns when none is running."""
+
+    def run(self, jobs: Sequence[Job], plan: Path, on_event: Callable[[Event], None], stop_file: Path) -> None:
+        """Run ``jobs``; start no new one once ``stop_file`` exists (running ones see it themselves and checkpoint)."""
+        ...
+
+    def close(self) -> None:
+        """Give back what was started here."""
+        ...
