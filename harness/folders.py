@@ -1,0 +1,141 @@
+"""Where a sweep keeps its files, and how a file comes to be: whole or not at all.
+
+``ROOT`` (``--results``) holds what sweeps share: ``stages/``, ``ledger/``, ``calibrations.json``, ``fingerprints.json``.
+``ROOT/NAME`` holds one sweep. The table folders (``attempts``, ``trials``, ``history``, ``samples``) contain nothing but
+their parts, so that any reader of ``ROOT/NAME/trials/*.parquet`` sees the table; temporary files are made in ``scratch``
+and parts that an attempt left uncommitted or superseded are moved to ``set_aside``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Folders:
+    """The paths of sweep ``name`` under ``root``. Nothing is created by asking for a path."""
+
+    root: Path
+    name: str
+
+    @property
+    def sweep(self) -> Path:
+        return self.root / self.name
+
+    @property
+    def attempts(self) -> Path:
+        """``<trial_id>/<n>.start.json`` and ``<n>.end.json``; ``attempts.parquet`` once compacted."""
+        return self.sweep / "attempts"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.sweep / "checkpoints"
+
+    @property
+    def generators(self) -> Path:
+        return self.sweep / "generators"
+
+    @property
+    def logs(self) -> Path:
+        return self.sweep / "logs"
+
+    @property
+    def scratch(self) -> Path:
+        return self.sweep / "scratch"
+
+    @property
+    def set_aside(self) -> Path:
+        return self.sweep / "set_aside"
+
+    @property
+    def launches(self) -> Path:
+        return self.sweep / "launches"
+
+    @property
+    def lock(self) -> Path:
+        return self.sweep / "driver.lock"
+
+    @property
+    def stages(self) -> Path:
+        return self.root / "stages"
+
+    @property
+    def ledger(self) -> Path:
+        return self.root / "ledger"
+
+    @property
+    def calibrations(self) -> Path:
+        return self.root / "calibrations.json"
+
+    @property
+    def fingerprints(self) -> Path:
+        return self.root / "fingerprints.json"
+
+    def table(self, name: str) -> Path:
+        """The folder of a table's parts."""
+        return self.sweep / name
+
+    def generator(self, trial_id: str) -> Path:
+        return self.generators / f"{trial_id}.safetensors"
+
+    def checkpoint(self, trial_id: str) -> Path:
+        return self.checkpoints / f"{trial_id}.pt"
+
+    def log(self, trial_id: str, attempt: int) -> Path:
+        return self.logs / f"{trial_id}.{attempt}.log"
+
+    def temporary(self) -> Path:
+        """A path in ``scratch`` that nobody else uses; rename what is written there to where it belongs."""
+        self.scratch.mkdir(parents=True, exist_ok=True)
+        return self.scratch / f"{uuid.uuid4().hex}.tmp"
+
+
+def canonical_json(value: Any) -> str:
+    """One text for equal values, whatever the order of keys; the form that ids are hashed from.
+
+    >>> canonical_json({"b": 1, "a": [1.0, None]})
+    '{"a":[1.0,null],"b":1}'
+    """
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=True)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write ``value`` durably by rename: a reader sees the old file or the new one, never a part."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    with temporary.open("w") as file:
+        json.dump(value, file, indent=1, sort_keys=False)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+    sync_folder(path.parent)
+
+
+def create_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Write ``value`` durably under a name that nobody has taken, whole. Raises ``FileExistsError`` if it is taken."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    with temporary.open("x") as file:
+        json.dump(value, file, indent=1)
+        file.flush()
+        os.fsync(file.fileno())
+    try:
+        os.link(temporary, path)  # fails if the name is taken, unlike rename
+    finally:
+        temporary.unlink()
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames and new names in ``folder`` durable."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
