@@ -182,7 +182,8 @@ def _numbers(directory: Path, suffix: str, prefix: str = "") -> list[int]:
     if not directory.is_dir():
         return []
     prefix = f"{prefix}." if prefix else ""
-    found = (entry[len(prefix) : -len(suffix)] for entry in os.listdir(directory) if entry.startswith(prefix) and entry.endswith(suffix))
+    names = (entry.name for entry in directory.iterdir())
+    found = (name[len(prefix) : -len(suffix)] for name in names if name.startswith(prefix) and name.endswith(suffix))
     return [int(text) for text in found if text.isdigit()]
 
 

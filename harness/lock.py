@@ -41,8 +41,8 @@ class DriverLock:
                 holder = _holder(self._path)
                 if holder is not None:
                     raise Locked(
-                        f"{self._path.parent} is being run by process {holder['pid']} on {holder['host']}; wait for it, or stop "
-                        f"it first. If it is gone, delete {self._path}"
+                        f"{self._path.parent} is being run by process {holder['pid']} on {holder['host']}; wait for it, or "
+                        f"stop it first. If it is gone, delete {self._path}"
                     ) from None
                 self._path.unlink(missing_ok=True)
         else:

@@ -1,0 +1,86 @@
+"""Metrics of a kept generator. Runs at the end of training, and again without training when `evaluate` changes."""
+
+from __future__ import annotations
+
+import io
+import json
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from trainables import registry
+from trainables.base import DataInfo, Dataset, Sampler
+
+from .folders import Folders
+
+if TYPE_CHECKING:
+    import torch
+
+
+def load_kept_sampler(folders: Folders, job: Mapping[str, Any], device: torch.device) -> Sampler:
+    """The sampler of the trial's kept generator. Raises ``FileNotFoundError`` if none was kept."""
+    from safetensors.torch import load_file
+
+    path = folders.generator(job["trial_id"])
+    if not path.exists():
+        raise FileNotFoundError(f"{path} does not exist: the trial has kept no generator")
+    config = registry.method(job["method"]).Config.model_validate(job["config"])
+    return registry.training(job["method"]).load_sampler(config, DataInfo(**job["data"]["info"]), load_file(path), device)
+
+
+def evaluate_kept(
+    folders: Folders, job: Mapping[str, Any], sampler: Sampler, test: Dataset, device: torch.device
+) -> dict[str, Any]:
+    """Metric columns of the trials table for a sampler, under the job's evaluation settings."""
+    from trainables.evaluation import evaluate, reference
+
+    settings, directory = job["evaluation"], folders.stages / job["evaluation"]["stage"]
+    began = time.perf_counter()
+    info = DataInfo(**job["data"]["info"])
+    metrics = evaluate.evaluate(
+        sampler, info=info, reference=directory, test=test, samples=settings["samples"], seed=job["seed"], device=device
+    )
+    return {
+        **{name: value for name, value in metrics.items() if name != "per_class"},
+        "per_class": json.dumps(metrics.get("per_class")),
+        "ceilings": json.dumps(reference.ceilings(directory)),
+        "evaluation_id": settings["id"],
+        "evaluation_samples": settings["samples"],
+        "evaluate_seconds": time.perf_counter() - began,
+    }
+
+
+def sample_rows(job: Mapping[str, Any], sampler: Sampler) -> list[dict[str, Any]]:
+    """Rows of the samples table: ``keep_samples`` PNGs, the same number a class."""
+    import torch
+    from PIL import Image
+
+    from trainables.coins import torch_coins
+
+    classes = job["data"]["info"]["classes"]
+    each = -(-job["keep_samples"] // classes)
+    if not each:
+        return []
+    labels = torch.arange(classes).repeat_interleave(each)
+    images = sampler(labels, torch_coins(job["seed"], "kept samples"))
+    pixels = (images.clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+    rows = []
+    for index, (label, array) in enumerate(zip(labels.tolist(), pixels, strict=True)):
+        buffer = io.BytesIO()
+        Image.fromarray(array[..., 0] if array.shape[-1] == 1 else array).save(buffer, "png")
+        name = f"{job['trial_id']}_{label}_{index % each}.png"
+        image = {"bytes": buffer.getvalue(), "path": name}
+        rows.append({"trial_id": job["trial_id"], "label": label, "index": index % each, "image": image})
+    return rows
+
+
+def keep_generator(folders: Folders, trial_id: str, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> Path:
+    """Write what a trainer releases as safetensors, by rename."""
+    from safetensors.torch import save_file
+
+    temporary, path = folders.temporary(), folders.generator(trial_id)
+    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, temporary, metadata=dict(metadata))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary.replace(path)
+    return path

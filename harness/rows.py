@@ -1,0 +1,92 @@
+"""Rows of the trials table: what a job and its outcome say, with the account of everything that was released."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from trainables.privacy import accounting
+from trainables.privacy.mechanism import Phase, from_dict, with_steps
+
+
+def phases_of(job: Mapping[str, Any]) -> tuple[Phase, ...]:
+    """The calibrated phases of a trial's job."""
+    return tuple(from_dict(document) for document in job["privacy"]["phases"])
+
+
+def epsilon_of(job: Mapping[str, Any], steps: Sequence[int], accountant: str | None = None) -> float:
+    """Epsilon of ``steps`` executed a phase, by the trial's accountant or the one named.
+
+    What the plan has computed is looked up (importing the accounting library costs two seconds); the rest is computed.
+    """
+    privacy = job["privacy"]
+    accountant = accountant or privacy["accountant"]
+    known = privacy["known"].get(accountant, {}).get(steps_key(steps))
+    if known is not None:
+        return float(known)
+    return accounting.epsilon(with_steps(phases_of(job), steps), delta=privacy["delta"], accountant=accountant)
+
+
+def steps_key(steps: Sequence[int]) -> str:
+    """Steps a phase as a key of a JSON object.
+
+    >>> steps_key([200, 40])
+    '200,40'
+    """
+    return ",".join(map(str, steps))
+
+
+def trial_row(
+    job: Mapping[str, Any], *, status: str, attempt: int, executed: Sequence[int], surviving: Sequence[int], proven: bool = True, **fields: Any
+) -> dict[str, Any]:
+    """The row of a trial whose attempt number ``attempt`` was closed.
+
+    ``executed`` and ``surviving`` are steps a phase: of all attempts, and in the kept generator. ``proven`` is False where a
+    test injected the noise: the row then has no epsilon.
+    """
+    privacy, phases = job["privacy"], phases_of(job)
+    last = phases[-1].mechanism
+    account = {name: _finite_or_inf(epsilon_of(job, executed, name)) if proven else None for name in ("pld", "rdp")}
+    return {
+        **{key: job[key] for key in ("trial_id", "cell_id", "sweep", "case", "label", "method", "seed")},
+        "method_version": job["version"],
+        "status": status,
+        "attempt": attempt,
+        "config": json.dumps(job["config"]),
+        "axes": json.dumps(job["axes"]),
+        "data_source": job["data"]["source"],
+        "data_fingerprint": job["data"]["fingerprint"],
+        "data_size": job["data"]["info"]["size"],
+        "data_shape": "x".join(str(job["data"]["info"][side]) for side in ("channels", "height", "width")),
+        "data_classes": job["data"]["info"]["classes"],
+        "lineage": job["data"]["lineage"],
+        "test_set": job["data"]["test_set"],
+        "steps": sum(surviving),
+        "steps_planned": sum(phase.steps for phase in phases),
+        "epsilon": account[privacy["accountant"]],
+        "epsilon_surviving": epsilon_of(job, surviving) if proven else None,
+        "epsilon_published": privacy["epsilon_published"],
+        "epsilon_pld": account["pld"],
+        "epsilon_rdp": account["rdp"],
+        "target_epsilon": privacy["target_epsilon"],
+        "delta": privacy["delta"],
+        "accountant": privacy["accountant"],
+        "accountant_version": privacy["accountant_version"],
+        "proof": privacy["proof"] if proven else "none: the noise was injected by a test",
+        "neighbours": privacy["neighbours"],
+        "mechanism": json.dumps(privacy["phases"]),
+        "noise_multiplier": last.noise_multiplier,
+        "effective_noise_multiplier": last.effective_noise_multiplier,
+        "releases": sum(count * phase.mechanism.releases_per_step for count, phase in zip(executed, phases, strict=True)),
+        "ended": datetime.now(UTC),
+        **fields,
+    }
+
+
+def _finite_or_inf(value: float) -> float:
+    if math.isnan(value):
+        raise ArithmeticError("the account of a trial is not a number")
+    return value

@@ -1,0 +1,315 @@
+"""One trial in this process: steps under the guard, checkpoints, the kept generator, its metrics, and one row.
+
+Order that keeps the account true (``ledger``): attempt taken -> {budget asked, block reserved durably, fence checked, steps,
+checkpoint by rename} -> generator -> evaluation -> parts -> end record, last. Whatever happens, what was released is counted.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+import traceback
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from trainables.privacy.budget import Budget
+
+from trainables import registry
+from trainables.base import DataInfo, Dataset, phase_of
+
+from . import rows, store
+from .evaluate import evaluate_kept, keep_generator, load_kept_sampler, sample_rows
+from .folders import Folders
+from .jobs import Report
+from .ledger import Attempt, Fenced, executed_steps, read_trial_attempts
+from .worker import logging_to, one_line, peak_memory_mb, versions
+
+if TYPE_CHECKING:
+    import torch
+
+logger = logging.getLogger("dpsweep")
+
+STOP_INTERVAL_S = 1.0
+QUICK_SAMPLES = 2000
+
+
+def load_data(data: Mapping[str, Any], folders: Folders) -> tuple[Dataset, Dataset]:
+    """(training split, test split) of a job's data, verified against the fingerprint of the plan. Raises ``ValueError``."""
+    from trainables.data import sources
+
+    arguments = {key: data[key] for key in ("path", "size", "resolution", "channels")}
+    found = sources.fingerprint(data["source"], cache_file=folders.fingerprints, **arguments)
+    if found != data["fingerprint"]:
+        raise ValueError(f"the data here have fingerprint {found[:12]}, the plan was made for {data['fingerprint'][:12]}; plan again")
+    return sources.load(data["source"], **arguments)
+
+
+def pick_device(resources: Mapping[str, Any]) -> torch.device:
+    """The GPU if the job asks for one, else the CPU. Raises ``RuntimeError`` if it asks and there is none."""
+    import torch
+
+    if not resources["gpu"]:
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        raise RuntimeError("resources.gpu is set but torch sees no GPU in this process; set resources.gpu to 0")
+    return torch.device("cuda")
+
+
+def run_trial(
+    folders: Folders, job: Mapping[str, Any], report: Report, *, stop_file: Path, injected_seed: int | None = None
+) -> dict[str, Any]:
+    """Train and evaluate (or only evaluate again) one trial; return {status, message, log}. Raises ``Fenced`` if overtaken.
+
+    ``injected_seed`` replaces privacy noise and secret draws by public coins, for tests; the row then has no epsilon.
+    """
+    train = job["kind"] == "train"
+    lineage = job["data"]["lineage"]
+    attempt = Attempt.open(folders, job["trial_id"], kind=job["kind"], lineage=lineage, phases=rows.phases_of(job) if train else ())
+    log = folders.log(attempt.trial_id, attempt.number)
+    with logging_to(log):
+        run = _TrialRun(folders, job, attempt, report, stop_file, injected_seed)
+        try:
+            status, fields = run.train_and_evaluate() if train else ("completed", run.evaluate())
+            message = None
+        except Fenced:
+            run.settle()
+            raise
+        except BaseException as error:
+            logger.error("attempt %d failed\n%s", attempt.number, traceback.format_exc())
+            status, message, fields = failure_status(error), one_line(error), {}
+        run.settle()
+        run.commit(status, message, fields)
+        logger.info("%s", status)
+    return {"status": status, "message": message, "log": str(log)}
+
+
+def failure_status(error: BaseException) -> str:
+    """``oom`` where memory ran out, ``interrupted`` for Ctrl-C in this process, else ``failed``."""
+    import torch
+
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "DefaultCPUAllocator: can't allocate memory" in str(error):
+        return "oom"
+    return "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
+
+
+class _TrialRun:
+    def __init__(
+        self,
+        folders: Folders,
+        job: Mapping[str, Any],
+        attempt: Attempt,
+        report: Report,
+        stop_file: Path,
+        injected_seed: int | None,
+    ) -> None:
+        self.folders, self.job, self.attempt, self.report, self.stop_file = folders, job, attempt, report, stop_file
+        self.injected_seed = injected_seed
+        self.phases = rows.phases_of(job)
+        self.phase_steps = [phase.steps for phase in self.phases]
+        earlier = [record for record in read_trial_attempts(folders, attempt.trial_id) if record.number < attempt.number]
+        self.earlier = executed_steps(folders, earlier, len(self.phases))
+        self.train_seconds = max((record.end or {}).get("train_seconds", 0.0) for record in earlier) if earlier else 0.0
+        self.executed = [0] * len(self.phases)
+        self.step = self._kept_steps()
+        self.history: list[dict[str, Any]] = []
+        self.parts: list[dict[str, str]] = []
+        self.device_name: str | None = None
+        self.reported = self.stop_checked = 0.0
+
+    # --- training -----------------------------------------------------------------------------------------------------
+
+    def train_and_evaluate(self) -> tuple[str, dict[str, Any]]:
+        device = self._device()
+        train, test = load_data(self.job["data"], self.folders)
+        status = self._train(train, test, device)
+        if status == "interrupted" or not self.step:
+            return status, {}
+        return status, self.evaluate(test)
+
+    def _train(self, train: Dataset, test: Dataset, device: torch.device) -> str:
+        """Steps until all are done, the budget is spent or a stop is asked for; keeps checkpoint and generator."""
+        import torch
+
+        from trainables.privacy.sanitizer import Sanitizer
+
+        job, privacy, total = self.job, self.job["privacy"], sum(self.phase_steps)
+        config = registry.method(job["method"]).Config.model_validate(job["config"])
+        sanitizer = Sanitizer(self.phases, device=device, injected_seed=self.injected_seed)
+        stages = {name: self.folders.stages / identifier for name, identifier in job["stages"].items()}
+        trainer = registry.training(job["method"]).Trainer(config, train, sanitizer, stages, device, job["seed"])
+        budget = Budget(
+            self.phases,
+            target_epsilon=privacy["target_epsilon"],
+            delta=privacy["delta"],
+            accountant=privacy["accountant"],
+            reserve_steps=privacy["reserve"],
+        )
+        self.step = 0
+        checkpoint = self.folders.checkpoint(self.attempt.trial_id)
+        if checkpoint.exists():
+            state = torch.load(checkpoint, map_location="cpu", weights_only=True)
+            trainer.load_state_dict(state["trainer"])
+            self.step, self.history = state["step"], state["history"]
+            logger.info("resumed at step %d of %d; earlier attempts executed %s steps a phase", self.step, total, self.earlier)
+        status = "completed"
+        diagnostics: dict[str, float] = {}
+        while status == "completed" and self.step < total:
+            began = time.perf_counter()
+            stop = min(total, (self.step // job["checkpoint_every"] + 1) * job["checkpoint_every"])
+            block = [phase_of(step, self.phase_steps) for step in range(self.step, stop)]
+            affordable = budget.affordable(self._all_executed(), block)
+            if not affordable:
+                status = "budget"
+                logger.warning("the budget is spent: %s steps a phase executed in all attempts", self._all_executed())
+                break
+            self.attempt.reserve(self.step, self.step + affordable)
+            for phase in block[:affordable]:
+                self.executed[phase] += 1  # counted before the noise is drawn
+                sanitizer.open_step(self.step, phase)
+                diagnostics = trainer.step()
+                sanitizer.close_step()
+                self.step += 1
+                if self._stop_asked():
+                    status = "interrupted"
+                    break
+                self._report_progress("training", diagnostics)
+            self.train_seconds += time.perf_counter() - began
+            self._record_history(trainer, diagnostics, test, device)
+            self._save_checkpoint(checkpoint, trainer)
+        if self.step and status != "interrupted":
+            metadata = {"trial_id": self.attempt.trial_id, "attempt": str(self.attempt.number), "steps": str(self.step)}
+            keep_generator(self.folders, self.attempt.trial_id, trainer.released(), metadata)
+        return status
+
+    def _record_history(self, trainer: Any, diagnostics: Mapping[str, float], test: Dataset, device: torch.device) -> None:
+        import json
+
+        row: dict[str, Any] = {"trial_id": self.attempt.trial_id, "attempt": self.attempt.number, "step": self.step}
+        row |= {"epsilon": self._epsilon(), "metrics": json.dumps(dict(diagnostics))}
+        every = self.job["evaluation"]["every"]
+        if every and self.step // every > (self.history[-1]["step"] if self.history else 0) // every:
+            from trainables.evaluation import evaluate
+
+            samples = min(QUICK_SAMPLES, self.job["evaluation"]["samples"])
+            row |= evaluate.quick(
+                trainer.sample,
+                info=DataInfo(**self.job["data"]["info"]),
+                reference=self.folders.stages / self.job["evaluation"]["stage"],
+                test=test,
+                samples=samples,
+                seed=self.job["seed"],
+                device=device,
+            )
+            row["evaluation_samples"] = samples
+        self.history.append(row)
+
+    def _save_checkpoint(self, path: Path, trainer: Any) -> None:
+        import torch
+
+        temporary = self.folders.temporary()
+        torch.save({"step": self.step, "history": self.history, "trainer": trainer.state_dict()}, temporary)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.replace(path)
+
+    # --- evaluation ---------------------------------------------------------------------------------------------------
+
+    def evaluate(self, test: Dataset | None = None) -> dict[str, Any]:
+        """Metric columns of the kept generator; its samples become a part."""
+        device = self._device()
+        if test is None:
+            _, test = load_data(self.job["data"], self.folders)
+        self._report_progress("evaluating", {}, force=True)
+        sampler = load_kept_sampler(self.folders, self.job, device)
+        samples = sample_rows(self.job, sampler)
+        fields = evaluate_kept(self.folders, self.job, sampler, test, device)
+        self.attempt.check_fence(force=True)
+        if samples:
+            self.parts.append(store.write_part(self.folders, "samples", self._part_name(), samples))
+        return fields
+
+    # --- the end ------------------------------------------------------------------------------------------------------
+
+    def settle(self) -> None:
+        """Put the true count of executed steps in the ledger."""
+        self.attempt.settle(self.executed)
+
+    def commit(self, status: str, message: str | None, fields: Mapping[str, Any]) -> None:
+        """Write the row and the history as parts, then the end record that makes them count."""
+        surviving = [0] * len(self.phases)
+        for step in range(self.step):
+            surviving[phase_of(step, self.phase_steps)] += 1
+        row = rows.trial_row(
+            self.job,
+            status=status,
+            attempt=self.attempt.number,
+            executed=self._all_executed(),
+            surviving=surviving,
+            proven=self.injected_seed is None,
+            message=message,
+            attempts=self.attempt.number,
+            train_seconds=self.train_seconds,
+            peak_memory_mb=peak_memory_mb(),
+            device=self.device_name,
+            **_provenance(self.job),
+            **fields,
+        )
+        self.attempt.check_fence(force=True)
+        self.parts.append(store.write_part(self.folders, "trials", self._part_name(), [row]))
+        if self.history:
+            self.parts.append(store.write_part(self.folders, "history", self._part_name(), self.history))
+        self.attempt.close(status, message=message, parts=self.parts, train_seconds=self.train_seconds, step=self.step)
+        if status in ("completed", "budget"):
+            self.folders.checkpoint(self.attempt.trial_id).unlink(missing_ok=True)
+
+    # --- small things -------------------------------------------------------------------------------------------------
+
+    def _device(self) -> torch.device:
+        import torch
+
+        device = pick_device(self.job["resources"])
+        self.device_name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+        return device
+
+    def _kept_steps(self) -> int:
+        """Steps in the generator kept by an earlier attempt, 0 if there is none."""
+        path = self.folders.generator(self.attempt.trial_id)
+        if not path.exists():
+            return 0
+        from safetensors import safe_open
+
+        with safe_open(path, framework="pt") as file:
+            return int(file.metadata()["steps"])
+
+    def _part_name(self) -> str:
+        return f"{self.attempt.trial_id}.{self.attempt.number}"
+
+    def _all_executed(self) -> list[int]:
+        return [a + b for a, b in zip(self.earlier, self.executed, strict=True)]
+
+    def _epsilon(self) -> float | None:
+        return rows.epsilon_of(self.job, self._all_executed()) if self.injected_seed is None else None
+
+    def _stop_asked(self) -> bool:
+        now = time.monotonic()
+        if now - self.stop_checked < STOP_INTERVAL_S:
+            return False
+        self.stop_checked = now
+        self.attempt.check_fence()
+        return self.stop_file.exists()
+
+    def _report_progress(self, status: str, metrics: Mapping[str, float], *, force: bool = False) -> None:
+        now = time.monotonic()
+        if force or now - self.reported >= STOP_INTERVAL_S:
+            self.reported = now
+            epsilon = self.history[-1]["epsilon"] if self.history else 0.0
+            target = self.job["privacy"]["target_epsilon"]
+            progress = {"step": self.step, "steps": sum(self.phase_steps), "epsilon": epsilon, "target_epsilon": target}
+            self.report({**progress, "status": status, "metrics": dict(metrics)})
+
+
+def _provenance(job: Mapping[str, Any]) -> dict[str, str]:
+    import json
+    import socket
+
+    return {"host": socket.gethostname(), "versions": json.dumps({**versions(), **job["provenance"]})}
