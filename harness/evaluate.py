@@ -80,7 +80,8 @@ def keep_generator(folders: Folders, trial_id: str, tensors: Mapping[str, torch.
     from safetensors.torch import save_file
 
     temporary, path = folders.temporary(), folders.generator(trial_id)
-    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, temporary, metadata=dict(metadata))
+    on_cpu = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    save_file(on_cpu, temporary, metadata=dict(metadata))
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary.replace(path)
     return path

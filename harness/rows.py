@@ -40,7 +40,14 @@ def steps_key(steps: Sequence[int]) -> str:
 
 
 def trial_row(
-    job: Mapping[str, Any], *, status: str, attempt: int, executed: Sequence[int], surviving: Sequence[int], proven: bool = True, **fields: Any
+    job: Mapping[str, Any],
+    *,
+    status: str,
+    attempt: int,
+    executed: Sequence[int],
+    surviving: Sequence[int],
+    proven: bool = True,
+    **fields: Any,
 ) -> dict[str, Any]:
     """The row of a trial whose attempt number ``attempt`` was closed.
 

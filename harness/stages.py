@@ -1,8 +1,8 @@
 """Inputs that several trials share, computed once and found again by their content.
 
 A stage lives in ``ROOT/stages/<name>-<12 hex>/``; the hex is a hash of its settings, its code's name and the data
-fingerprint. The folder appears by one rename when it is complete, so a folder that exists can be used. Stages see private data and are never released: they
-stay with the data owner.
+fingerprint. The folder appears by one rename when it is complete, so a folder that exists can be used. Stages see private
+data and are never released: they stay with the data owner.
 """
 
 from __future__ import annotations

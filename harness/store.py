@@ -258,7 +258,7 @@ def read_table(table: str, paths: Sequence[Path]) -> pa.Table:
         piece = pq.read_table(path)
         version = int((piece.schema.metadata or {}).get(b"dpsweep.schema", b"0"))
         if version != SCHEMA_VERSION:
-            raise ValueError(f"{path} has schema {version}, this dpsweep reads {SCHEMA_VERSION}; read it with the version that wrote it")
+            raise ValueError(f"{path} has schema {version}; this dpsweep reads schema {SCHEMA_VERSION}")
         pieces.append(piece)
     return pa.concat_tables(pieces) if pieces else SCHEMAS[table].empty_table()
 

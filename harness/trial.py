@@ -41,7 +41,7 @@ def load_data(data: Mapping[str, Any], folders: Folders) -> tuple[Dataset, Datas
     arguments = {key: data[key] for key in ("path", "size", "resolution", "channels")}
     found = sources.fingerprint(data["source"], cache_file=folders.fingerprints, **arguments)
     if found != data["fingerprint"]:
-        raise ValueError(f"the data here have fingerprint {found[:12]}, the plan was made for {data['fingerprint'][:12]}; plan again")
+        raise ValueError(f"the data here have fingerprint {found[:12]}, the plan was made for {data['fingerprint'][:12]}")
     return sources.load(data["source"], **arguments)
 
 
@@ -63,23 +63,26 @@ def run_trial(
 
     ``injected_seed`` replaces privacy noise and secret draws by public coins, for tests; the row then has no epsilon.
     """
+    from trainables.privacy.sanitizer import PrivacyViolation
+
     train = job["kind"] == "train"
-    lineage = job["data"]["lineage"]
-    attempt = Attempt.open(folders, job["trial_id"], kind=job["kind"], lineage=lineage, phases=rows.phases_of(job) if train else ())
+    phases = rows.phases_of(job) if train else ()
+    attempt = Attempt.open(folders, job["trial_id"], kind=job["kind"], lineage=job["data"]["lineage"], phases=phases)
     log = folders.log(attempt.trial_id, attempt.number)
     with logging_to(log):
         run = _TrialRun(folders, job, attempt, report, stop_file, injected_seed)
         try:
             status, fields = run.train_and_evaluate() if train else ("completed", run.evaluate())
-            message = None
+            message, resumable = None, True
         except Fenced:
             run.settle()
             raise
         except BaseException as error:
             logger.error("attempt %d failed\n%s", attempt.number, traceback.format_exc())
             status, message, fields = failure_status(error), one_line(error), {}
+            resumable = not isinstance(error, PrivacyViolation)
         run.settle()
-        run.commit(status, message, fields)
+        run.commit(status, message, fields, resumable)
         logger.info("%s", status)
     return {"status": status, "message": message, "log": str(log)}
 
@@ -125,6 +128,8 @@ class _TrialRun:
         status = self._train(train, test, device)
         if status == "interrupted" or not self.step:
             return status, {}
+        if self.stop_file.exists():
+            return "interrupted", {}  # the generator is kept; the next attempt has only the evaluation to do
         return status, self.evaluate(test)
 
     def _train(self, train: Dataset, test: Dataset, device: torch.device) -> str:
@@ -234,7 +239,7 @@ class _TrialRun:
         """Put the true count of executed steps in the ledger."""
         self.attempt.settle(self.executed)
 
-    def commit(self, status: str, message: str | None, fields: Mapping[str, Any]) -> None:
+    def commit(self, status: str, message: str | None, fields: Mapping[str, Any], resumable: bool) -> None:
         """Write the row and the history as parts, then the end record that makes them count."""
         surviving = [0] * len(self.phases)
         for step in range(self.step):
@@ -258,7 +263,9 @@ class _TrialRun:
         self.parts.append(store.write_part(self.folders, "trials", self._part_name(), [row]))
         if self.history:
             self.parts.append(store.write_part(self.folders, "history", self._part_name(), self.history))
-        self.attempt.close(status, message=message, parts=self.parts, train_seconds=self.train_seconds, step=self.step)
+        outcome = {"message": message, "resumable": resumable, "step": self.step, "train_seconds": self.train_seconds}
+        evaluated = fields.get("evaluation_id")
+        self.attempt.close(status, parts=self.parts, evaluation_id=evaluated, **outcome)
         if status in ("completed", "budget"):
             self.folders.checkpoint(self.attempt.trial_id).unlink(missing_ok=True)
 

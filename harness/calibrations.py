@@ -1,0 +1,85 @@
+"""Noise and epsilons by mechanism, computed once and kept in ``ROOT/calibrations.json``.
+
+An entry is a pure function of its key (mechanism, request, accountant version), so entries never go stale and two
+commands that write at the same time can only lose each other's work, never mix it up.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from trainables.privacy import accounting
+from trainables.privacy.mechanism import Phase, to_dict
+
+from .folders import canonical_json, write_json
+
+
+class Calibrations:
+    """A dictionary on disk; ``save`` writes what is new."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._entries: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+        self._changed = False
+
+    def save(self) -> None:
+        """Write new entries, together with what other commands have written in the meantime."""
+        if self._changed:
+            others = json.loads(self._path.read_text()) if self._path.exists() else {}
+            write_json(self._path, {**others, **self._entries})
+            self._changed = False
+
+    def factor(self, phases: Sequence[Phase], *, target_epsilon: float, delta: float, accountant: str, reserve: int) -> float:
+        """The common factor on the phases' relative noise. Raises ``accounting.InfeasibleBudget``, which is not kept."""
+        request = {"target": target_epsilon, "delta": delta, "accountant": accountant, "reserve": reserve}
+        return self._get(
+            "factor",
+            phases,
+            request,
+            lambda: accounting.calibrate(
+                phases, target_epsilon=target_epsilon, delta=delta, accountant=accountant, reserve_steps=reserve
+            ),
+        )
+
+    def epsilon(self, phases: Sequence[Phase], *, delta: float, accountant: str) -> float:
+        """Epsilon of the phases' steps."""
+        request = {"delta": delta, "accountant": accountant}
+        return self._get("epsilon", phases, request, lambda: accounting.epsilon(phases, delta=delta, accountant=accountant))
+
+    def published_epsilon(self, phases: Sequence[Phase], *, delta: float) -> float | None:
+        """What the published accounting claims for the shard family; None elsewhere."""
+        return self._get("published", phases, {"delta": delta}, lambda: accounting.published_epsilon(phases, delta=delta))
+
+    def curve(
+        self, phases: Sequence[Phase], checkpoints: Sequence[Sequence[int]], *, delta: float, accountant: str
+    ) -> list[float]:
+        """Epsilon at checkpoints (steps done a phase)."""
+        request = {"delta": delta, "accountant": accountant, "checkpoints": [list(steps) for steps in checkpoints]}
+        return self._get(
+            "curve",
+            phases,
+            request,
+            lambda: accounting.epsilon_curve(phases, checkpoints, delta=delta, accountant=accountant),
+        )
+
+    def composition(self, parts: Sequence[tuple[Sequence[Phase], int]], *, delta: float, accountant: str) -> float:
+        """Epsilon of seeing ``n`` trials of every (phases, n)."""
+        from trainables.privacy import selection
+
+        everything = [phase for phases, _ in parts for phase in phases]
+        request = {"delta": delta, "accountant": accountant, "parts": [[len(phases), count] for phases, count in parts]}
+        return self._get(
+            "compose", everything, request, lambda: selection.compose(parts, delta=delta, accountant=accountant)
+        )
+
+    def _get(self, what: str, phases: Sequence[Phase], request: dict[str, Any], compute: Callable[[], Any]) -> Any:
+        identity = [accounting.ACCOUNTANT_VERSION, what, [to_dict(phase) for phase in phases], request]
+        key = hashlib.sha256(canonical_json(identity).encode()).hexdigest()[:32]
+        if key not in self._entries:
+            self._entries[key] = compute()
+            self._changed = True
+        return self._entries[key]
