@@ -1,0 +1,40 @@
+"""phi: the public map from images to the vectors whose distances are taken."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from trainables.coins import torch_coins
+
+from .method import FILTER_SIZE, FILTER_STRIDE, Config
+
+
+class Features:
+    """Pixels, or pixels joined with random convolutions and ReLU; a function of the config and the seed alone."""
+
+    def __init__(self, config: Config, channels: int, seed: int, device: torch.device) -> None:
+        self._filters: torch.Tensor | None = None
+        if config.features == "random_convolutions":
+            shape = (config.filters, channels, FILTER_SIZE, FILTER_SIZE)
+            # Filters of unit norm on average, so that their responses weigh about as much as the pixels.
+            filters = torch.randn(shape, generator=torch_coins(seed, "filters")) / (channels * FILTER_SIZE**2) ** 0.5
+            self._filters = filters.to(device)
+
+    def __call__(self, images: torch.Tensor) -> torch.Tensor:
+        """``[n, C, H, W]`` floats in [0, 1] to ``[n, feature_size]``."""
+        pixels = images.flatten(1)
+        if self._filters is None:
+            return pixels
+        responses = nn.functional.conv2d(images, self._filters, stride=FILTER_STRIDE).relu()
+        return torch.cat([pixels, responses.flatten(1)], dim=1)
+
+
+def as_images(records: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """uint8 records ``[n, C, H, W]`` as floats in [0, 1], and which of them are images: bool ``[n]``.
+
+    A record that holds anything but numbers from 0 to 255 (NaN, inf, 1e30) is no image; its values are replaced by zeros.
+    """
+    images = records.float() / 255
+    usable = ((images >= 0) & (images <= 1)).flatten(1).all(dim=1)
+    return torch.where(usable[:, None, None, None], images, 0.0), usable

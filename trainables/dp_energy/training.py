@@ -1,0 +1,159 @@
+"""Training of dp_energy: one release a step, and the generator's update as its post-processing."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from trainables.base import DataInfo, Dataset, Sampler
+from trainables.coins import torch_coins
+from trainables.networks.generator import Generator
+from trainables.privacy.sanitizer import Sanitizer
+
+from .contributions import contributions, repulsion
+from .features import Features, as_images
+from .method import Config, check, norm_bound, reconstruction_at
+
+Guide = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+"""A public loss on generated images: (images ``[B, C, H, W]``, labels ``[B]``) to a scalar. A function of releases alone."""
+
+_FINAL_RATE = 0.05  # share of the learning rate that is left at the last step
+
+
+class Trainer:
+    """Trains the generator by the record-level energy release; the contract is ``trainables.base.Trainer``."""
+
+    def __init__(
+        self,
+        config: Config,
+        data: Dataset,
+        sanitizer: Sanitizer,
+        stages: Mapping[str, Path],
+        device: torch.device,
+        seed: int,
+    ) -> None:
+        check(config, data.info)
+        self._config, self._sanitizer, self._device, self._seed = config, sanitizer, device, seed
+        self._info = data.info
+        self._images = torch.from_numpy(data.images).to(device)
+        self._record_labels = torch.from_numpy(data.labels).to(device)
+        self._labels = torch.arange(data.classes, device=device).repeat_interleave(config.slots // data.classes)
+        self._features = Features(config, data.info.channels, seed, device)
+        self._generator = build_generator(config, data.info, device, torch_coins(seed, "generator"))
+        self._ema = copy.deepcopy(self._generator).requires_grad_(False)
+        self._optimizer = torch.optim.Adam(self._generator.parameters(), lr=config.learning_rate, betas=(0.5, 0.9))
+        self._step = 0
+
+    @property
+    def steps_done(self) -> int:
+        """Generator updates made so far."""
+        return self._step
+
+    def step(self, guide: Guide | None = None) -> dict[str, float]:
+        """One release and one generator update, which also follows ``guide`` where there is one."""
+        config, step = self._config, self._step
+        z = torch.randn(config.slots, config.z_dim, generator=torch_coins(self._seed, "z", step)).to(self._device)
+        images = self._generator(z, self._labels, torch_coins(self._seed, "noise_injection", step))
+        features = self._features(images)
+        slots = features.detach().double().reshape(self._info.classes, -1, features.shape[1])
+        release = self._release(slots)
+
+        # Post-processing from here on. The divisor is the declared mean number of a class's records, never their count.
+        expected = config.sampling_rate * self._info.size / self._info.classes
+        direction = release.double() * (slots.shape[1] ** 0.5 / expected)
+        if config.energy:
+            direction -= repulsion(slots).reshape(direction.shape)
+        loss = (features * direction.to(features)).sum() / config.slots
+        diagnostics = {"release_norm": float(release.norm())}
+        if guide is not None:
+            guidance = guide(images, self._labels)
+            loss = loss + guidance
+            diagnostics["guidance"] = float(guidance.detach())
+        self._update(loss)
+        self._step += 1
+        return diagnostics
+
+    def _release(self, slots: torch.Tensor) -> torch.Tensor:
+        """Noisy sum ``[slots, feature_size]`` of the drawn records' pulls on ``slots [classes, n, feature_size]``."""
+        config = self._config
+        drawn = torch.from_numpy(self._sanitizer.sample_records()).to(self._device)
+        pulls = contributions(
+            slots,
+            drawn,
+            self._record_labels[drawn],
+            self._record_features,
+            energy=config.energy,
+            reconstruction=reconstruction_at(config, self._step),
+            reconstruction_clip=config.reconstruction_clip,
+        )
+        bound = norm_bound(config, self._info.classes, self._step)
+        return self._sanitizer.release_records(pulls, max_grad_norm=bound)
+
+    def _record_features(self, records: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        images, usable = as_images(self._images[records])
+        return self._features(images), usable
+
+    def _update(self, loss: torch.Tensor) -> None:
+        config = self._config
+        cosine = (1 + math.cos(math.pi * self._step / config.steps)) / 2
+        for group in self._optimizer.param_groups:
+            group["lr"] = config.learning_rate * (_FINAL_RATE + (1 - _FINAL_RATE) * cosine)
+        self._optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        self._optimizer.step()
+        decay = min(config.ema, (1 + self._step) / (10 + self._step))  # forgets the initial weights sooner
+        with torch.no_grad():
+            for average, parameter in zip(self._ema.parameters(), self._generator.parameters(), strict=True):
+                average.lerp_(parameter, 1 - decay)
+
+    def sample(self, labels: torch.Tensor, rng: torch.Generator) -> torch.Tensor:
+        """Images ``[n, C, H, W]`` of the averaged generator."""
+        return self._ema.sample(labels, rng)
+
+    def released(self) -> dict[str, torch.Tensor]:
+        """The averaged generator's weights, as ``generator.<name>``."""
+        return {f"generator.{name}": tensor.detach().clone() for name, tensor in self._ema.state_dict().items()}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Both generators, Adam's moments and the step counter; all of it is public."""
+        return copy.deepcopy(
+            {
+                "step": self._step,
+                "generator": self._generator.state_dict(),
+                "ema": self._ema.state_dict(),
+                "optimizer": self._optimizer.state_dict(),
+            }
+        )
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on where ``state_dict`` was taken."""
+        self._step = state["step"]
+        self._generator.load_state_dict(state["generator"])
+        self._ema.load_state_dict(state["ema"])
+        self._optimizer.load_state_dict(state["optimizer"])
+
+
+def build_generator(config: Config, info: DataInfo, device: torch.device, rng: torch.Generator | None = None) -> Generator:
+    """The generator that ``config`` describes; without ``rng`` its weights are to be loaded."""
+    generator = Generator(
+        info.shape,
+        info.classes,
+        z_dim=config.z_dim,
+        channels=config.generator_channels,
+        noise_injection=config.noise_injection,
+        rng=rng,
+    )
+    return generator.to(device)
+
+
+def load_sampler(config: Config, info: DataInfo, released: Mapping[str, torch.Tensor], device: torch.device) -> Sampler:
+    """The sampler of a generator that ``Trainer.released`` wrote."""
+    generator = build_generator(config, info, device).requires_grad_(False)
+    prefix = "generator."
+    generator.load_state_dict({name[len(prefix) :]: value for name, value in released.items() if name.startswith(prefix)})
+    return generator.sample
