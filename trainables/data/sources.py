@@ -179,8 +179,8 @@ def content_hash(train: Dataset, test: Dataset) -> str:
     digest = hashlib.sha256(f"preparation {PREPARATION_VERSION}".encode())
     for split, data in (("train", train), ("test", test)):
         digest.update(json.dumps([split, data.images.shape, data.classes]).encode())
-        digest.update(np.ascontiguousarray(data.images))
-        digest.update(np.ascontiguousarray(data.labels.astype("<i8")))
+        digest.update(np.ascontiguousarray(data.images).data)
+        digest.update(np.ascontiguousarray(data.labels.astype("<i8")).data)
     return digest.hexdigest()
 
 

@@ -1,0 +1,86 @@
+"""Metrics of a trained generator, from its samples alone and what the reference stage knows of real data.
+
+Samples are rounded to uint8 before anything else, since images are kept and compared as such. Labels are balanced and known
+in advance (they say nothing of the private class counts); z comes from coins keyed by the seed.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from trainables.base import DataInfo, Dataset, Sampler
+from trainables.coins import torch_coins
+
+from . import reference as reference_stage
+from .features import extract
+from .fidelity import frechet_distance, inception_score, statistics
+from .utility import KINDS, Kind, accuracy, predict, train_classifier
+
+SAMPLING_BATCH = 500
+QUICK_SAMPLES = 2000
+
+
+def evaluate(
+    sampler: Sampler, *, info: DataInfo, reference: Path, test: Dataset, samples: int, seed: int, device: torch.device
+) -> dict[str, float]:
+    """Every metric of ``metrics.METRICS`` for ``samples`` generated images, and ``gen2real_cnn_class_<k>`` for every class.
+
+    ``info`` describes the private training set, ``reference`` is the folder that ``reference.compute`` filled, ``test`` is
+    the real test set. Raises ``ValueError`` where the sampler returns another shape or values that are not finite.
+    """
+    images, labels = generate(sampler, info=info, samples=samples, seed=seed)
+    metrics: dict[str, float] = {}
+    for kind in KINDS:
+        metrics[f"gen2real_{kind}"], by_class = _gen2real(kind, images, labels, test, seed, device)
+        if kind == "cnn":
+            metrics |= {f"gen2real_cnn_class_{k}": value for k, value in enumerate(by_class)}
+    real = reference_stage.load(reference, device)
+    features, logits = extract(real.classifier, images, device)
+    metrics["real2gen_cnn"], _ = accuracy(logits.argmax(dim=1), labels, info.classes)
+    metrics["fd_dataset_classifier"] = frechet_distance(statistics(features), real.statistics)
+    metrics["is_dataset_classifier"] = inception_score(logits)
+    return metrics
+
+
+def quick(
+    sampler: Sampler, *, info: DataInfo, reference: Path, test: Dataset, samples: int, seed: int, device: torch.device
+) -> dict[str, float]:
+    """gen2real_logreg and fd_dataset_classifier of at most ``QUICK_SAMPLES`` images, to watch a training: 1 to 2 s.
+
+    Both depend on the number of images: compare them with other quick values only.
+    """
+    images, labels = generate(sampler, info=info, samples=min(samples, QUICK_SAMPLES), seed=seed)
+    real = reference_stage.load(reference, device)
+    features, _ = extract(real.classifier, images, device)
+    return {
+        "gen2real_logreg": _gen2real("logreg", images, labels, test, seed, device)[0],
+        "fd_dataset_classifier": frechet_distance(statistics(features), real.statistics),
+    }
+
+
+@torch.no_grad()
+def generate(sampler: Sampler, *, info: DataInfo, samples: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """(images uint8 ``[samples, C, H, W]``, labels int64 ``[samples]``), on the CPU.
+
+    Image i has label i modulo the classes, and every batch has coins of its own: fewer samples are the first of more.
+    """
+    labels = torch.arange(samples) % info.classes
+    images = torch.empty((samples, *info.shape), dtype=torch.uint8)
+    for number, batch in enumerate(labels.split(SAMPLING_BATCH)):
+        found = sampler(batch, torch_coins(seed, "evaluation samples", number)).detach().cpu()
+        if found.shape != (len(batch), *info.shape):
+            raise ValueError(f"the sampler returned {tuple(found.shape)}; expected {(len(batch), *info.shape)}")
+        if not torch.isfinite(found).all():
+            raise ValueError("the sampler returned values that are not finite: the training has diverged")
+        start = number * SAMPLING_BATCH
+        images[start : start + len(batch)] = (found * 255).round().clamp(0, 255).to(torch.uint8)
+    return images, labels
+
+
+def _gen2real(
+    kind: Kind, images: torch.Tensor, labels: torch.Tensor, test: Dataset, seed: int, device: torch.device
+) -> tuple[float, list[float]]:
+    network = train_classifier(kind, images, labels, test.classes, seed=seed, device=device)
+    return accuracy(predict(network, torch.from_numpy(test.images), device), torch.from_numpy(test.labels), test.classes)

@@ -1,0 +1,90 @@
+"""The shared stage of an evaluation: everything that real data alone decides.
+
+It trains the data-set classifier on the private training set without noise, so its folder and every metric that uses it
+stay with the data owner.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+
+from trainables.base import Dataset
+from trainables.networks.classifier import CNN
+
+from .features import extract
+from .fidelity import Statistics, frechet_distance, inception_score, statistics
+from .utility import KINDS, accuracy, predict, train_classifier
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reference:
+    """What ``compute`` left, loaded for use."""
+
+    classifier: CNN
+    """Trained on the real training set; in evaluation mode."""
+    statistics: Statistics
+    """Of its features on the real test set."""
+    summary: Mapping[str, Any]
+    """``reference.json``: ``real`` has the value of every metric when the generated set is real."""
+
+
+def compute(config: Mapping[str, Any], train: Dataset, test: Dataset, directory: Path, device: torch.device) -> None:
+    """Write ``classifier.safetensors``, ``statistics.safetensors`` and ``reference.json`` into ``directory``.
+
+    ``config`` has ``samples``, the number of images an evaluation will generate, and ``seed``. In ``reference.json``
+    ``real`` holds each metric's value for real images in place of generated ones, ``samples`` training images (all, if
+    there are fewer): ceilings of gen2real, the Frechet distance's floor, the score's ceiling. For real2gen it is the
+    classifier's accuracy on the test set, since it knows the training images.
+    """
+    seed, samples = config["seed"], min(config["samples"], len(train.labels))
+    images, labels = torch.from_numpy(train.images), torch.from_numpy(train.labels)
+    test_images, test_labels = torch.from_numpy(test.images), torch.from_numpy(test.labels)
+
+    classifier = train_classifier("cnn", images, labels, train.classes, seed=seed, device=device)
+    assert isinstance(classifier, CNN)
+    test_features, test_logits = extract(classifier, test_images, device)
+    test_statistics = statistics(test_features)
+    real_features, real_logits = extract(classifier, images[:samples], device)
+    test_accuracy, _ = accuracy(test_logits.argmax(dim=1), test_labels, test.classes)
+
+    real = {
+        "real2gen_cnn": test_accuracy,
+        "fd_dataset_classifier": frechet_distance(statistics(real_features), test_statistics),
+        "is_dataset_classifier": inception_score(real_logits),
+    }
+    for kind in KINDS:
+        network = train_classifier(kind, images[:samples], labels[:samples], train.classes, seed=seed, device=device)
+        real[f"gen2real_{kind}"], _ = accuracy(predict(network, test_images, device), test_labels, test.classes)
+
+    save_file({name: value.cpu().contiguous() for name, value in classifier.state_dict().items()},
+              directory / "classifier.safetensors")
+    save_file({name: torch.from_numpy(value) for name, value in test_statistics.items()}, directory / "statistics.safetensors")
+    summary = {
+        "samples": samples,
+        "seed": seed,
+        "shape": list(train.info.shape),
+        "classes": train.classes,
+        "test_accuracy": test_accuracy,
+        "real": real,
+    }
+    (directory / "reference.json").write_text(json.dumps(summary, indent=1))
+
+
+def load(directory: Path, device: torch.device | str = "cpu") -> Reference:
+    """Read what ``compute`` wrote into ``directory``."""
+    summary = json.loads((directory / "reference.json").read_text())
+    classifier = CNN(tuple(summary["shape"]), summary["classes"])
+    classifier.load_state_dict(load_file(directory / "classifier.safetensors"))
+    classifier.to(device, memory_format=torch.channels_last).eval()
+    saved: dict[str, np.ndarray] = {
+        name: value.numpy() for name, value in load_file(directory / "statistics.safetensors").items()
+    }
+    return Reference(classifier=classifier, statistics=saved, summary=summary)

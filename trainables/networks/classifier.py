@@ -1,0 +1,58 @@
+"""Classifiers of an evaluation: a small CNN, an MLP and multinomial logistic regression.
+
+All take float images ``[n, C, H, W]`` in [0, 1] (C 1 or 3; H = W a multiple of 4) and return logits ``[n, classes]``.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+FEATURES = 64
+"""Dimension of the CNN's features, the layer before its last one."""
+
+
+class CNN(nn.Module):
+    """Two strided convolutions and a hidden layer of ``FEATURES`` units: 0.8 million multiplications a 28x28 image."""
+
+    def __init__(self, shape: tuple[int, int, int], classes: int) -> None:
+        super().__init__()
+        channels, height, width = shape
+        self.trunk = nn.Sequential(
+            nn.Conv2d(channels, 24, 5, stride=2, padding=2, bias=False),
+            nn.BatchNorm2d(24),
+            nn.ReLU(),
+            nn.Conv2d(24, 48, 3, stride=2, padding=1, bias=False),
+            nn.BatchNorm2d(48),
+            nn.ReLU(),
+            nn.Flatten(),
+            nn.Linear(48 * (height // 4) * (width // 4), FEATURES),
+            nn.ReLU(),
+        )
+        self.head = nn.Linear(FEATURES, classes)
+
+    def features(self, images: torch.Tensor) -> torch.Tensor:
+        """``[n, FEATURES]``, not negative."""
+        return self.trunk(images)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.head(self.features(images))
+
+
+class MLP(nn.Sequential):
+    """One hidden layer of 100 units on the flat image."""
+
+    def __init__(self, shape: tuple[int, int, int], classes: int) -> None:
+        channels, height, width = shape
+        super().__init__(nn.Flatten(), nn.Linear(channels * height * width, 100), nn.ReLU(), nn.Linear(100, classes))
+
+
+class LogisticRegression(nn.Sequential):
+    """Linear in the pixels; starts at zero, so it needs no seed."""
+
+    def __init__(self, shape: tuple[int, int, int], classes: int) -> None:
+        channels, height, width = shape
+        linear = nn.Linear(channels * height * width, classes)
+        nn.init.zeros_(linear.weight)
+        nn.init.zeros_(linear.bias)
+        super().__init__(nn.Flatten(), linear)
