@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from trainables import registry
 from trainables.base import DataInfo, Dataset, Sampler
+from trainables.evaluation.metrics import METRICS
 
 from .folders import Folders
 
@@ -33,7 +34,7 @@ def evaluate_kept(
     folders: Folders, job: Mapping[str, Any], sampler: Sampler, test: Dataset, device: torch.device
 ) -> dict[str, Any]:
     """Metric columns of the trials table for a sampler, under the job's evaluation settings."""
-    from trainables.evaluation import evaluate, reference
+    from trainables.evaluation import evaluate
 
     settings, directory = job["evaluation"], folders.stages / job["evaluation"]["stage"]
     began = time.perf_counter()
@@ -41,10 +42,11 @@ def evaluate_kept(
     metrics = evaluate.evaluate(
         sampler, info=info, reference=directory, test=test, samples=settings["samples"], seed=job["seed"], device=device
     )
+    reference = json.loads((directory / "reference.json").read_text())
     return {
-        **{name: value for name, value in metrics.items() if name != "per_class"},
-        "per_class": json.dumps(metrics.get("per_class")),
-        "ceilings": json.dumps(reference.ceilings(directory)),
+        **{name: value for name, value in metrics.items() if name in METRICS},
+        "per_class": json.dumps({name: value for name, value in metrics.items() if name not in METRICS}),
+        "real": json.dumps({"samples": reference["samples"], **reference["real"]}),
         "evaluation_id": settings["id"],
         "evaluation_samples": settings["samples"],
         "evaluate_seconds": time.perf_counter() - began,

@@ -14,6 +14,7 @@ import os
 import socket
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,11 +56,14 @@ class Attempt:
         self._checked = 0.0
 
     @classmethod
-    def open(cls, folders: Folders, trial_id: str, *, kind: str, lineage: str, phases: Sequence[Phase]) -> Attempt:
+    def open(
+        cls, folders: Folders, trial_id: str, *, kind: str, lineage: str, phases: Sequence[Phase], plan: Path
+    ) -> Attempt:
         """Take the next attempt number of the trial. ``phases`` are what it may release (none for an evaluation)."""
         directory = folders.attempts / trial_id
         account_directory = folders.ledger / lineage / folders.name
-        start = {"trial_id": trial_id, "kind": kind, "host": socket.gethostname(), "pid": os.getpid(), "started": time.time()}
+        start = {"trial_id": trial_id, "kind": kind, "plan": str(plan.relative_to(folders.sweep))}
+        start |= {"host": socket.gethostname(), "pid": os.getpid(), "started": time.time()}
         while True:
             number = 1 + max(_numbers(directory, ".start.json") + _numbers(account_directory, ".jsonl", trial_id), default=0)
             account = account_directory / f"{trial_id}.{number}.jsonl" if phases else None
@@ -93,7 +97,7 @@ class Attempt:
             return
         self._checked = time.monotonic()
         directory = self.folders.attempts / self.trial_id
-        for name in (f"{self.number + 1}.start.json", f"{self.number}.end.json"):
+        for name in (f"{self.number + 1}.start.json", f"{self.number}.fence.json", f"{self.number}.end.json"):
             if (directory / name).exists():
                 raise Fenced(f"attempt {self.number} of trial {self.trial_id} was overtaken ({name} exists)")
 
@@ -109,6 +113,12 @@ class Attempt:
             create_json(self.folders.attempts / self.trial_id / f"{self.number}.end.json", record)
         except FileExistsError:
             raise Fenced(f"attempt {self.number} of trial {self.trial_id} was closed by the driver") from None
+
+
+def fence_off(folders: Folders, record: AttemptRecord) -> None:
+    """Keep an attempt from releasing more, should its process be alive after all; its account can be read after this."""
+    with suppress(FileExistsError):
+        create_json(folders.attempts / record.trial_id / f"{record.number}.fence.json", {"fenced": time.time()})
 
 
 def close_from_outside(folders: Folders, record: AttemptRecord, status: str, **fields: Any) -> bool:

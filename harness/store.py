@@ -36,7 +36,16 @@ SCHEMA_VERSION = 1
 
 _TEXT, _INT, _FLOAT, _TIME = pa.string(), pa.int64(), pa.float64(), pa.timestamp("us", tz="UTC")
 _METRIC_COLUMNS = [
-    pa.field(name, _FLOAT, metadata={"description": metric.description, "private": str(metric.private).lower()})
+    pa.field(
+        name,
+        _FLOAT,
+        metadata={
+            "description": metric.description,
+            "better": metric.direction,
+            "reference": metric.reference,
+            "private": str(metric.private).lower(),
+        },
+    )
     for name, metric in METRICS.items()
 ]
 
@@ -94,8 +103,8 @@ TRIALS = _schema(
         ("evaluation_id", _TEXT, "hash of the evaluation's settings and version"),
         ("evaluation_samples", _INT, "generated images behind the metrics (n)"),
         *_METRIC_COLUMNS,
-        ("per_class", _TEXT, "JSON: accuracy a class of the gen2real classifiers"),
-        ("ceilings", _TEXT, "JSON: the same metrics with n real training images in place of generated ones"),
+        ("per_class", _TEXT, "JSON: gen2real accuracy a class"),
+        ("real", _TEXT, "JSON: the same metrics of n real training images in place of generated ones: ceilings and floors"),
         ("train_seconds", _FLOAT, "training, all attempts that lived to say it (owner only)"),
         ("evaluate_seconds", _FLOAT, "evaluation (owner only)"),
         ("peak_memory_mb", _FLOAT, "largest resident size of the process (owner only)"),

@@ -31,14 +31,13 @@ if TYPE_CHECKING:
 logger = logging.getLogger("dpsweep")
 
 STOP_INTERVAL_S = 1.0
-QUICK_SAMPLES = 2000
 
 
 def load_data(data: Mapping[str, Any], folders: Folders) -> tuple[Dataset, Dataset]:
     """(training split, test split) of a job's data, verified against the fingerprint of the plan. Raises ``ValueError``."""
     from trainables.data import sources
 
-    arguments = {key: data[key] for key in ("path", "size", "resolution", "channels")}
+    arguments = {key: data[key] for key in ("path", "size", "resolution")}
     found = sources.fingerprint(data["source"], cache_file=folders.fingerprints, **arguments)
     if found != data["fingerprint"]:
         raise ValueError(f"the data here have fingerprint {found[:12]}, the plan was made for {data['fingerprint'][:12]}")
@@ -57,7 +56,7 @@ def pick_device(resources: Mapping[str, Any]) -> torch.device:
 
 
 def run_trial(
-    folders: Folders, job: Mapping[str, Any], report: Report, *, stop_file: Path, injected_seed: int | None = None
+    folders: Folders, job: Mapping[str, Any], report: Report, *, plan: Path, injected_seed: int | None = None
 ) -> dict[str, Any]:
     """Train and evaluate (or only evaluate again) one trial; return {status, message, log}. Raises ``Fenced`` if overtaken.
 
@@ -67,12 +66,13 @@ def run_trial(
 
     train = job["kind"] == "train"
     phases = rows.phases_of(job) if train else ()
-    attempt = Attempt.open(folders, job["trial_id"], kind=job["kind"], lineage=job["data"]["lineage"], phases=phases)
+    lineage = job["data"]["lineage"]
+    attempt = Attempt.open(folders, job["trial_id"], kind=job["kind"], lineage=lineage, phases=phases, plan=plan)
     log = folders.log(attempt.trial_id, attempt.number)
     with logging_to(log):
-        run = _TrialRun(folders, job, attempt, report, stop_file, injected_seed)
+        run = _TrialRun(folders, job, attempt, report, plan.parent / "stop", injected_seed)
         try:
-            status, fields = run.train_and_evaluate() if train else ("completed", run.evaluate())
+            status, fields = run.train_and_evaluate() if train else run.evaluate_again()
             message, resumable = None, True
         except Fenced:
             run.settle()
@@ -196,17 +196,16 @@ class _TrialRun:
         if every and self.step // every > (self.history[-1]["step"] if self.history else 0) // every:
             from trainables.evaluation import evaluate
 
-            samples = min(QUICK_SAMPLES, self.job["evaluation"]["samples"])
             row |= evaluate.quick(
                 trainer.sample,
                 info=DataInfo(**self.job["data"]["info"]),
                 reference=self.folders.stages / self.job["evaluation"]["stage"],
                 test=test,
-                samples=samples,
+                samples=self.job["evaluation"]["samples"],
                 seed=self.job["seed"],
                 device=device,
             )
-            row["evaluation_samples"] = samples
+            row["evaluation_samples"] = min(evaluate.QUICK_SAMPLES, self.job["evaluation"]["samples"])
         self.history.append(row)
 
     def _save_checkpoint(self, path: Path, trainer: Any) -> None:
@@ -219,11 +218,15 @@ class _TrialRun:
 
     # --- evaluation ---------------------------------------------------------------------------------------------------
 
-    def evaluate(self, test: Dataset | None = None) -> dict[str, Any]:
+    def evaluate_again(self) -> tuple[str, dict[str, Any]]:
+        """Other metrics for a generator that an earlier attempt has kept; its status stays what training made it."""
+        _, test = load_data(self.job["data"], self.folders)
+        status = "completed" if self.step == sum(self.phase_steps) else "budget"
+        return status, self.evaluate(test)
+
+    def evaluate(self, test: Dataset) -> dict[str, Any]:
         """Metric columns of the kept generator; its samples become a part."""
         device = self._device()
-        if test is None:
-            _, test = load_data(self.job["data"], self.folders)
         self._report_progress("evaluating", {}, force=True)
         sampler = load_kept_sampler(self.folders, self.job, device)
         samples = sample_rows(self.job, sampler)

@@ -32,7 +32,7 @@ def run_job(plan: Path, job_id: str, report: Report) -> Mapping[str, Any]:
             return _run_stage(folders, job)
         from .trial import run_trial
 
-        return run_trial(folders, job, report, stop_file=plan.parent / "stop")
+        return run_trial(folders, job, report, plan=plan)
     except Fenced as error:
         return {"status": "lost", "message": str(error)}
     except Exception as error:

@@ -1,0 +1,95 @@
+"""One launch: write the plan for the workers, run stages and trials on an executor, and leave the tables in order."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+from . import store
+from .jobs import Event, Executor, Job
+from .ledger import read_attempts
+from .plan import Plan, PlannedTrial, job_document, stage_document
+from .planfile import write_plan
+from .recovery import close_orphans
+
+
+def new_launch(plan: Plan, provenance: dict[str, str | None]) -> Path:
+    """Write ``launches/<id>/plan.json`` for all that is to do; return its path."""
+    stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S")
+    path = plan.folders.launches / f"{stamp}-{os.getpid()}" / "plan.json"
+    documents = {identifier: stage_document(stage, identifier, trial) for identifier, (stage, trial) in plan.stages.items()}
+    documents |= {trial.trial_id: job_document(plan, trial, provenance) for trial in plan.to_do}
+    plan.calibrations.save()
+    write_plan(path, documents)
+    return path
+
+
+def stage_jobs(plan: Plan) -> list[Job]:
+    """The stages that are missing."""
+    return [
+        Job(id=identifier, kind="stage", label=f"stage {stage.name}", cpu=_resources(trial)[0], gpu=_resources(trial)[1])
+        for identifier, (stage, trial) in plan.stages.items()
+    ]
+
+
+def trial_jobs(plan: Plan, trials: Sequence[PlannedTrial]) -> list[Job]:
+    """The trials that are to be trained or evaluated, longest estimate first so that none is left running alone."""
+    jobs = []
+    for trial in trials:
+        cpu, gpu = _resources(trial)
+        estimate = plan.estimates.of(trial)
+        memory = trial.spec.resources.memory_bytes
+        if memory is None and estimate["memory_mb"] is not None:
+            memory = int(estimate["memory_mb"] * 1e6)
+        kind = "train" if trial.action == "train" else "evaluate"
+        job = Job(id=trial.trial_id, kind=kind, label=trial.spec.label, cpu=cpu, gpu=gpu, memory=memory)
+        jobs.append((estimate["seconds"] or 0.0, job))
+    return [job for _, job in sorted(jobs, key=lambda pair: -pair[0])]
+
+
+def run_launch(plan: Plan, path: Path, executor: Executor, on_event: Callable[[Event], None]) -> None:
+    """Run the launch at ``path``; return when nothing of it runs any more.
+
+    A trial whose process was lost is started once more: it goes on from its checkpoint, within its budget.
+    """
+    stop_file = path.parent / "stop"
+    executor.run(stage_jobs(plan), path, on_event, stop_file)
+    ready = [trial for trial in plan.to_do if not _waits_for(plan, trial)]
+    executor.run(trial_jobs(plan, ready), path, on_event, stop_file)
+    lost = set(close_orphans(plan.folders))
+    again = [trial for trial in ready if trial.trial_id in lost]
+    if again and not stop_file.exists():
+        executor.run(trial_jobs(plan, again), path, on_event, stop_file)
+        close_orphans(plan.folders)
+
+
+def finish(plan: Plan) -> None:
+    """Move parts that do not count out of the table folders and compact the attempts. The lock holder calls it."""
+    close_orphans(plan.folders)
+    store.tidy(plan.folders)
+    store.compact_attempts(plan.folders)
+    for leftover in plan.folders.scratch.glob("*"):
+        if time.time() - leftover.stat().st_mtime > 3600 and leftover.is_file():
+            leftover.unlink()
+
+
+def final_statuses(plan: Plan) -> dict[str, str]:
+    """Trial id -> status after the launch, for the trials of the plan."""
+    attempts = read_attempts(plan.folders)
+    return {
+        trial.trial_id: attempts[trial.trial_id][-1].status if trial.trial_id in attempts else trial.status
+        for trial in plan.trials
+    }
+
+
+def _waits_for(plan: Plan, trial: PlannedTrial) -> list[str]:
+    """Stages of the launch that this trial needs and that could not be computed."""
+    missing = {identifier for identifier in plan.stages if not (plan.folders.stages / identifier).is_dir()}
+    return sorted(missing & set(plan.needs[trial.trial_id]))
+
+
+def _resources(trial: PlannedTrial) -> tuple[float, float]:
+    return trial.spec.resources.cpu, trial.spec.resources.gpu
