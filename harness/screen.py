@@ -1,0 +1,274 @@
+"""What the command prints and leaves beside the tables: plan, status, results, contact sheet, ``sweep.json``."""
+
+from __future__ import annotations
+
+import io
+import subprocess
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .folders import write_json
+from .ledger import lineage_accounts, read_attempts
+from .plan import Plan, PlannedTrial, finite, plan_document
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from .spec import Sweep
+
+MOST_ROWS = 60
+
+
+def print_plan(plan: Plan, console: Console) -> None:
+    """A row a cell: seeds, how many are done, noise, epsilon and its proof, estimated time and memory; then the totals."""
+    from rich.table import Table
+
+    table = Table(title=f"sweep {plan.folders.name}", title_justify="left")
+    for name, justify in _PLAN_COLUMNS.items():
+        table.add_column(name, justify=justify, overflow="fold")
+    cells: dict[str, list[PlannedTrial]] = {}
+    for trial in plan.trials:
+        cells.setdefault(trial.cell_id, []).append(trial)
+    for trials in list(cells.values())[:MOST_ROWS]:
+        table.add_row(*_plan_row(plan, trials))
+    console.print(table)
+    if len(cells) > MOST_ROWS:
+        console.print(f"... and {len(cells) - MOST_ROWS} more cells; --dry-run --json prints all of them")
+    counts = Counter(trial.action for trial in plan.trials)
+    words = {
+        "train": "to train",
+        "evaluate": "to evaluate again",
+        "done": "done",
+        "failed": "failed (--retry-failed runs them again)",
+        "lost_cause": "failed for good (their privacy account was violated)",
+        "infeasible": "infeasible",
+    }
+    total = ", ".join(f"{counts[action]} {text}" for action, text in words.items() if counts[action])
+    stages = f"; {len(plan.stages)} shared stages to compute" if plan.stages else ""
+    console.print(f"{len(plan.trials)} trials: {total}{stages}.")
+    if plan.composition and len(plan.trials) > 1:
+        epsilon, delta, accountant = plan.composition
+        shown = f"{epsilon:.4g}" if finite(epsilon) is not None else "unbounded"
+        console.print(f"Whoever sees all {len(plan.trials)} generators has seen epsilon {shown} (delta {delta:g}, {accountant}).")
+    for trial in plan.trials:
+        if trial.problem:
+            console.print(f"infeasible: {trial.spec.label}: {trial.problem}")
+    for note in plan.notes:
+        console.print(f"note: {note}")
+
+
+_PLAN_COLUMNS: dict[str, Any] = {
+    "cell": "left",
+    "seeds": "right",
+    "done": "right",
+    "noise": "right",
+    "effective": "right",
+    "epsilon": "right",
+    "proof": "left",
+    "minutes": "right",
+    "memory": "right",
+}
+
+
+def _plan_row(plan: Plan, trials: Sequence[PlannedTrial]) -> list[str]:
+    first = trials[0]
+    done = sum(trial.action == "done" for trial in trials)
+    label = first.spec.label.rpartition(" seed=")[0] or first.spec.label
+    row = [label, str(len(trials)), str(done)]
+    if first.account is None:
+        return [*row, "-", "-", "infeasible", "-", "-", "-"]
+    mechanisms = [phase.mechanism for phase in first.account.phases]
+    request = first.spec.privacy
+    epsilon = first.account.epsilon_pld if request.accountant == "pld" else first.account.epsilon_rdp
+    spent = f"{epsilon:.4g}" if finite(epsilon) is not None else "none"
+    target = f" of {request.epsilon:g}" if request.epsilon is not None else ""
+    estimates = [plan.estimates.of(trial) for trial in trials if trial.action in ("train", "evaluate")]
+    seconds = [estimate["seconds"] for estimate in estimates]
+    memory = [estimate["memory_mb"] for estimate in estimates if estimate["memory_mb"]]
+    known = [value for value in seconds if value is not None]
+    minutes = f"{sum(known) / 60:.1f}" if len(known) == len(seconds) else "unknown"
+    return [
+        *row,
+        " + ".join(f"{mechanism.noise_multiplier:.4g}" for mechanism in mechanisms),
+        " + ".join(f"{mechanism.effective_noise_multiplier:.4g}" for mechanism in mechanisms),
+        spent + target,
+        first.account.proof,
+        minutes,
+        f"{max(memory):.0f} MB" if memory else ("-" if not estimates else "unknown"),
+    ]
+
+
+def status_document(plan: Plan) -> dict[str, Any]:
+    """How far the sweep is: a status a trial, counts, and what the data set has paid in all sweeps under the root."""
+    attempts = read_attempts(plan.folders)
+    trials = []
+    for trial in plan.trials:
+        records = attempts.get(trial.trial_id, [])
+        end = records[-1].end if records else None
+        message = (end or {}).get("message")
+        log = str(plan.folders.log(trial.trial_id, records[-1].number)) if records else None
+        trials.append(
+            {
+                "trial_id": trial.trial_id,
+                "label": trial.spec.label,
+                "status": trial.status,
+                "action": trial.action,
+                "attempts": len(records),
+                "message": message,
+                "log": log,
+            }
+        )
+    lineages = {trial.data.lineage for trial in plan.trials}
+    return {
+        "sweep": plan.folders.name,
+        "trials": trials,
+        "totals": dict(Counter(trial["status"] for trial in trials)),
+        "driver": _driver(plan),
+        "lineages": {lineage: lineage_account(plan, lineage) for lineage in sorted(lineages)},
+    }
+
+
+def lineage_account(plan: Plan, lineage: str) -> dict[str, Any]:
+    """What all attempts of all sweeps under the root have spent on a data set, by composition."""
+    from trainables.privacy.mechanism import Phase, with_steps
+
+    counts: Counter[tuple[Phase, ...]] = Counter()
+    for phases, steps in lineage_accounts(plan.folders.root, lineage):
+        if executed := with_steps(phases, steps):
+            counts[executed] += 1
+    delta = min(trial.spec.privacy.delta for trial in plan.trials)
+    if not counts:
+        return {"attempts": 0, "epsilon": 0.0, "delta": delta}
+    epsilon = plan.calibrations.composition(list(counts.items()), delta=delta, accountant="rdp")
+    plan.calibrations.save()
+    return {"attempts": sum(counts.values()), "epsilon": finite(epsilon), "delta": delta, "accountant": "rdp"}
+
+
+def print_status(document: Mapping[str, Any], console: Console) -> None:
+    """The status as a table, failures with the place of their log."""
+    from rich.table import Table
+
+    table = Table(title=f"sweep {document['sweep']}", title_justify="left")
+    for name in ("trial", "label", "status", "attempts"):
+        table.add_column(name)
+    for trial in document["trials"][:MOST_ROWS]:
+        table.add_row(trial["trial_id"], trial["label"], trial["status"], str(trial["attempts"]))
+    console.print(table)
+    if len(document["trials"]) > MOST_ROWS:
+        console.print(f"... and {len(document['trials']) - MOST_ROWS} more; --status --json prints all of them")
+    console.print(", ".join(f"{count} {status}" for status, count in document["totals"].items()) + f"; {document['driver']}")
+    for trial in document["trials"]:
+        if trial["status"] in ("failed", "oom", "lost"):
+            console.print(f"{trial['status']}: {trial['label']}: {trial['message']}\n  log: {trial['log']}")
+    for lineage, account in document["lineages"].items():
+        epsilon = "unbounded" if account["epsilon"] is None else f"{account['epsilon']:.4g}"
+        console.print(f"Data set {lineage}: {account['attempts']} attempts on record have spent epsilon {epsilon} in all.")
+
+
+def _driver(plan: Plan) -> str:
+    import json
+
+    try:
+        holder = json.loads(plan.folders.lock.read_text())
+    except FileNotFoundError:
+        return "no command is running it"
+    age = time.time() - plan.folders.lock.stat().st_mtime
+    return f"process {holder['pid']} on {holder['host']} is running it (heartbeat {age:.0f} s ago)"
+
+
+def write_sweep_record(plan: Plan, sweep: Sweep) -> None:
+    """``sweep.json``: the file as resolved, what changed it, the plan's totals with the price of composition, provenance."""
+    document = plan_document(plan)
+    write_json(
+        plan.folders.sweep / "sweep.json",
+        {
+            "sweep": sweep.spec.model_dump(mode="json"),
+            "file": sweep.document.file,
+            "set": [override.text for override in sweep.document.overrides],
+            "totals": document["totals"],
+            "notes": document["notes"],
+            "provenance": provenance(),
+        },
+    )
+
+
+def provenance() -> dict[str, str | None]:
+    """dpsweep's version, and the git state of the folder it runs from."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        own: str | None = version("dpsweep")
+    except PackageNotFoundError:
+        own = None
+    git = subprocess.run(
+        ["git", "describe", "--always", "--dirty", "--abbrev=12"],
+        cwd=Path(__file__).parent,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return {"dpsweep": own, "git": git.stdout.strip() or None}
+
+
+def print_results(plan: Plan, statuses: Mapping[str, str], console: Console) -> None:
+    """Summary table, contact sheet, and the path of everything written."""
+    from . import store
+    from .progress import summary
+
+    results = store.read(plan.folders.sweep)
+    ids = [trial.trial_id for trial in plan.trials]
+    rows = {row["trial_id"]: row for row in results.trials.to_dict("records")}
+    shown = []
+    for trial in plan.trials:
+        row = rows.get(trial.trial_id, {"label": trial.spec.label})
+        seconds = sum(row.get(name) or 0.0 for name in ("train_seconds", "evaluate_seconds"))
+        shown.append({**row, "status": statuses[trial.trial_id], "seconds": seconds or None})
+    console.print(summary(shown))
+    sheet = write_contact_sheet(plan, results.samples, [row for row in map(rows.get, ids) if row])
+    folder = plan.folders.sweep
+    console.print(f"Tables: {folder}/trials, history, samples, attempts (Parquet). Generators: {folder}/generators.")
+    console.print(f'In Python: from harness.store import read; read("{folder}").trials')
+    if sheet:
+        console.print(f"Contact sheet: {sheet}")
+
+
+def write_contact_sheet(plan: Plan, samples: Any, rows: Sequence[Mapping[str, Any]]) -> Path | None:
+    """``contact_sheet.png``: a row a class, a column a trial; real images beside them only where the data are public."""
+    import numpy as np
+    from PIL import Image
+
+    from .contact_sheet import contact_sheet
+
+    by_trial = dict(list(samples.groupby("trial_id"))) if len(samples) else {}
+    columns = []
+    for row in rows:
+        if row["trial_id"] not in by_trial:
+            continue
+        own = by_trial[row["trial_id"]].sort_values(["label", "index"])
+        images = [
+            [np.asarray(Image.open(io.BytesIO(image["bytes"]))) for image in group["image"].head(4)]
+            for _, group in own.groupby("label")
+        ]
+        epsilon = "no proof" if row["epsilon"] is None or row["epsilon"] != row["epsilon"] else f"epsilon {row['epsilon']:.3g}"
+        columns.append((f"{row['label']} ({epsilon})", images))
+    if not columns:
+        return None
+    path = plan.folders.sweep / "contact_sheet.png"
+    contact_sheet(columns, path, plan.folders.name, real=_real_column(plan))
+    return path
+
+
+def _real_column(plan: Plan) -> tuple[str, list[list[Any]]] | None:
+    """Real test images a class, for data declared public."""
+    from trainables.data import sources
+
+    data = plan.trials[0].data
+    if not data.public:
+        return None
+    _, test = sources.load(data.source, path=data.path, size=data.size, resolution=data.resolution)
+    pixels = test.images.transpose(0, 2, 3, 1)
+    pixels = pixels[..., 0] if pixels.shape[-1] == 1 else pixels
+    return "real (test set)", [list(pixels[test.labels == label][:4]) for label in range(test.classes)]

@@ -1,0 +1,180 @@
+"""The command: ``python -m harness.sweep FILE`` (console script ``dpsweep``).
+
+Exit status: 0 all done, 1 some trials failed, 2 bad input, 3 nothing can run within its budget (in a dry run: some cell
+cannot), 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .document import InputError, Mark, Problem
+from .folders import Folders
+from .lock import Locked
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from .plan import Plan
+
+OK, FAILED, BAD_INPUT, INFEASIBLE, INTERRUPTED = 0, 1, 2, 3, 130
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    command = argparse.ArgumentParser(
+        prog="python -m harness.sweep",
+        description="Train every trial of a sweep file under its own privacy budget. The same command again does what is left.",
+    )
+    command.add_argument("file", nargs="?", metavar="FILE", help="the sweep, such as sweeps/quickstart.yaml")
+    command.add_argument("--dry-run", action="store_true", help="show trials, noise, epsilon, time and memory; run nothing")
+    command.add_argument("--status", action="store_true", help="show how far the sweep is; run nothing")
+    command.add_argument("--json", action="store_true", help="print --dry-run or --status as one JSON object")
+    command.add_argument("--schema", action="store_true", help="print the JSON schema of sweep files")
+    command.add_argument(
+        "--on",
+        default="local",
+        metavar="WHERE",
+        help="local (default: this machine, through Ray), inline (in this process, one trial after the other), auto (the Ray "
+        "cluster that `ray start` made here), or the ADDRESS of a Ray cluster",
+    )
+    command.add_argument("--results", default="results", metavar="DIR", help="where results are kept (default: results)")
+    command.add_argument(
+        "--set", action="append", default=[], metavar="PATH=VALUE", help="change the file before it is read: train.steps=50"
+    )
+    command.add_argument("--only", metavar="TRIAL_ID", help="only this trial of the sweep")
+    command.add_argument("--retry-failed", action="store_true", help="run trials again that have failed")
+    command.add_argument("--max-concurrent", type=_positive, metavar="N", help="at most N trials at once")
+    return command
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; return its exit status."""
+    arguments = parser().parse_args(argv)
+    if arguments.schema:
+        from .spec import json_schema
+
+        print(json.dumps(json_schema(), indent=2))
+        return OK
+    if arguments.file is None:
+        parser().print_usage(sys.stderr)
+        print("no sweep file was named; try: python -m harness.sweep sweeps/quickstart.yaml --dry-run", file=sys.stderr)
+        return BAD_INPUT
+    if arguments.json and not (arguments.dry_run or arguments.status):
+        print("--json goes with --dry-run or --status", file=sys.stderr)
+        return BAD_INPUT
+    from .cluster import ClusterError
+
+    try:
+        _check_one_distribution()
+        return _command(arguments)
+    except (InputError, Locked, ClusterError) as error:
+        print(error, file=sys.stderr)
+        return BAD_INPUT
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return INTERRUPTED
+
+
+def _command(arguments: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from . import screen
+    from .expand import expand
+    from .plan import make_plan, plan_document
+    from .spec import load_sweep
+
+    sweep = load_sweep(arguments.file, arguments.set)
+    specs = expand(sweep)
+    folders = Folders(Path(arguments.results).absolute(), sweep.spec.name)
+    console = Console()
+    if not (arguments.dry_run or arguments.status):
+        return _run(arguments, folders, console)
+    plan = make_plan(folders, specs, retry_failed=arguments.retry_failed, only=arguments.only)
+    if arguments.status:
+        document = screen.status_document(plan)
+        print(json.dumps(document, indent=1)) if arguments.json else screen.print_status(document, console)
+        return OK
+    if arguments.json:
+        print(json.dumps(plan_document(plan), indent=1))
+    else:
+        screen.print_plan(plan, console)
+    plan.calibrations.save()
+    return INFEASIBLE if any(trial.action == "infeasible" for trial in plan.trials) else OK
+
+
+def _run(arguments: argparse.Namespace, folders: Folders, console: Console) -> int:
+    from . import screen
+    from .cluster import connect, stop_on_signals
+    from .expand import expand
+    from .launch import finish, new_launch, run_launch, stage_jobs, trial_jobs
+    from .lock import DriverLock
+    from .plan import make_plan
+    from .progress import Progress
+    from .recovery import close_orphans
+    from .spec import load_sweep
+
+    sweep = load_sweep(arguments.file, arguments.set)
+    specs = expand(sweep)
+    folders.sweep.mkdir(parents=True, exist_ok=True)
+    with DriverLock(folders.lock):
+        close_orphans(folders)
+        plan = make_plan(folders, specs, retry_failed=arguments.retry_failed, only=arguments.only)
+        screen.print_plan(plan, console)
+        screen.write_sweep_record(plan, sweep)
+        if not plan.to_do:
+            finish(plan)
+            return _conclude(plan, console, interrupted=False)
+        path = new_launch(plan, screen.provenance())
+        jobs = [*stage_jobs(plan), *trial_jobs(plan, plan.to_do)]
+        with (
+            closing(connect(arguments.on, results=folders.root, max_concurrent=arguments.max_concurrent)) as executor,
+            stop_on_signals(path.parent / "stop"),
+            Progress(jobs, console) as progress,
+        ):
+            run_launch(plan, path, executor, progress.on_event)
+        finish(plan)
+        return _conclude(plan, console, interrupted=(path.parent / "stop").exists())
+
+
+def _conclude(plan: Plan, console: Console, *, interrupted: bool) -> int:
+    """Print what came out and say it as an exit status."""
+    from . import screen
+    from .launch import final_statuses
+
+    statuses = final_statuses(plan)
+    screen.print_results(plan, statuses, console)
+    if interrupted:
+        console.print("Interrupted. The same command goes on from the checkpoints.")
+        return INTERRUPTED
+    if all(status == "infeasible" for status in statuses.values()):
+        return INFEASIBLE
+    good = ("completed", "budget", "infeasible")
+    return OK if all(status in good for status in statuses.values()) else FAILED
+
+
+def _check_one_distribution() -> None:
+    """Refuse to run with half of the packages from somewhere else: their names are common ones."""
+    import trainables
+
+    here, there = Path(__file__).parents[1], Path(list(trainables.__path__)[0]).parent
+    if here.resolve() != there.resolve():
+        found = f"harness comes from {here} but trainables from {there}"
+        raise InputError(Problem(Mark("dpsweep"), found, fix="run from a folder that has no `trainables` of its own"))
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{value} is not a positive number")
+    return value
+
+
+if __name__ == "__main__":
+    sys.exit(main())
