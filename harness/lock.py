@@ -7,8 +7,12 @@ import os
 import socket
 import threading
 import time
+import uuid
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from .folders import create_json
 
@@ -33,18 +37,12 @@ class DriverLock:
 
     def __enter__(self) -> DriverLock:
         record = {"host": socket.gethostname(), "pid": os.getpid(), "started": _started(os.getpid())}
-        for _ in range(2):
+        for _ in range(3):
             try:
                 create_json(self._path, record)
                 break
             except FileExistsError:
-                holder = _holder(self._path)
-                if holder is not None:
-                    raise Locked(
-                        f"{self._path.parent} is being run by process {holder['pid']} on {holder['host']}; wait for it, or "
-                        f"stop it first. If it is gone, delete {self._path}"
-                    ) from None
-                self._path.unlink(missing_ok=True)
+                self._clear_if_dead()
         else:
             raise Locked(f"{self._path} was taken by another process just now; try again")
         self._heart.start()
@@ -55,6 +53,25 @@ class DriverLock:
         self._heart.join()
         self._path.unlink(missing_ok=True)
 
+    def _clear_if_dead(self) -> None:
+        """Remove the lock of a holder that is gone; raise ``Locked`` if it lives. Two that try this remove it once."""
+        try:
+            found = json.loads(self._path.read_text())
+        except FileNotFoundError:
+            return
+        if _alive(self._path, found):
+            raise Locked(
+                f"{self._path.parent} is being run by process {found['pid']} on {found['host']}; wait for it, or stop it "
+                f"first. If it is gone, delete {self._path}"
+            )
+        aside = self._path.with_name(f".{self._path.name}.{uuid.uuid4().hex}")
+        with suppress(FileNotFoundError):
+            self._path.rename(aside)
+            if json.loads(aside.read_text()) != found:  # another process took it over between our look and our rename
+                with suppress(FileExistsError):
+                    os.link(aside, self._path)
+            aside.unlink()
+
     def _beat(self) -> None:
         while not self._released.wait(HEARTBEAT_S):
             try:
@@ -63,15 +80,14 @@ class DriverLock:
                 return
 
 
-def _holder(path: Path) -> dict | None:
-    """The living holder of a lock, or None if it is gone: no such process here, or no heartbeat for two minutes."""
-    try:
-        record, age = json.loads(path.read_text()), time.time() - path.stat().st_mtime
-    except FileNotFoundError:
-        return None
+def _alive(path: Path, record: Mapping[str, Any]) -> bool:
+    """Whether the holder of a lock lives: its process here, or elsewhere a heartbeat in the last two minutes."""
     if record["host"] == socket.gethostname():
-        return record if _started(record["pid"]) == record["started"] else None
-    return record if age < STALE_S else None
+        return _started(record["pid"]) == record["started"]
+    try:
+        return time.time() - path.stat().st_mtime < STALE_S
+    except FileNotFoundError:
+        return False
 
 
 def _started(pid: int) -> str | None:
