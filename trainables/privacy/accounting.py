@@ -1,0 +1,309 @@
+"""Epsilon of phases: the only module that computes one.
+
+Two accountants. ``pld`` composes the tight privacy profile of each step numerically (``profiles``, ``loss_distribution``).
+``rdp`` is the Renyi accountant of dp-accounting, looser and independent of ours. Both are upper bounds; ``PROOFS`` names
+the theorem behind each. Neither torch nor dp-accounting is imported at import time.
+
+dp-accounting is pinned to one version: under replace-one its ``RdpAccountant`` takes noise multipliers as std / sensitivity
+(a test guards that), and a change of meaning would silently halve or double every noise.
+
+>>> from trainables.privacy.mechanism import Phase, RecordMechanism
+>>> digits = RecordMechanism(sampling_rate=1.0, records=1000, release_shape=(50, 64), noise_multiplier=10.0)
+>>> round(epsilon([Phase(mechanism=digits, steps=100)], delta=1e-5, accountant="pld"), 3)
+9.998
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import lru_cache
+from typing import TYPE_CHECKING, Literal
+
+from .mechanism import Mechanism, Phase, RecordMechanism, ShardMechanism, scale_noise, with_steps
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from .profiles import Profile
+
+Accountant = Literal["pld", "rdp"]
+
+ACCOUNTANT_VERSION = "dp-accounting 0.6.0, profiles 1"
+"""Goes into cache keys: raised whenever the same phases would get another number."""
+
+UNITS = 10_000
+"""Calibrated factors are whole multiples of 1 / UNITS."""
+
+LARGEST_FACTOR = 1e6
+"""Calibration looks no further; a millionfold of the method's natural noise teaches nothing."""
+
+PROOFS: dict[str, str] = {
+    "wor_profile": (
+        "One step is dominated by the privacy profile of sampling m of K shards without replacement, shards neighbouring by "
+        "replacement (Balle, Barthe, Gaboardi 2018, Theorem 2; Zhu, Dong, Wang 2022), composed numerically."
+    ),
+    "poisson_replace_profile": (
+        "One step is dominated by q [(1 - b) H(P1, R) + b H(P1, Q1)], advanced joint convexity (Balle, Barthe, Gaboardi 2018, "
+        "Theorem 2) with the record's own distances kept apart, composed numerically (Zhu, Dong, Wang 2022, Theorem 10)."
+    ),
+    "poisson_profile": (
+        "The Poisson-subsampled Gaussian pair dominates adding or removing a record, each direction apart (Zhu, Dong, Wang 2022, "
+        "Proposition 30), composed numerically."
+    ),
+    "gaussian": "Adaptive Gaussian releases compose to one (Dong, Roth, Su 2022), whose profile is exact (Balle & Wang 2018, Theorem 8).",
+    "draws_revealed": (
+        "The secret draws are handed over: the visits to one unit are binomial, each visit is a Gaussian release, and delta is "
+        "averaged over the number of visits (Balle & Wang 2018, Theorem 8). No amplification is claimed beyond that."
+    ),
+    "wor_profile_rdp": (
+        "Renyi bound of sampling without replacement under replacement (Wang, Balle, Kasiviswanathan 2019, Theorem 27), "
+        "converted by Canonne, Kamath, Steinke 2020, Proposition 12."
+    ),
+    "poisson_replace_profile_rdp": (
+        "The three mixtures of Wang, Balle, Kasiviswanathan 2019, Theorem 27 need only pairwise distances of at most 2 C, which "
+        "Poisson-sampled clipped contributions have too; converted by Canonne, Kamath, Steinke 2020, Proposition 12."
+    ),
+    "poisson_profile_rdp": (
+        "Renyi bound of the Poisson-subsampled Gaussian (Mironov, Talwar, Zhang 2019), converted by Canonne, Kamath, Steinke "
+        "2020, Proposition 12."
+    ),
+    "gaussian_rdp": (
+        "Renyi divergence of Gaussian releases adds up (Mironov 2017), converted by Canonne, Kamath, Steinke 2020, Proposition 12."
+    ),
+    "draws_revealed_rdp": (
+        "The secret draws are handed over: the Renyi moments of one step average those of a Gaussian release and of none "
+        "(Mironov 2017), converted by Canonne, Kamath, Steinke 2020, Proposition 12."
+    ),
+    "not_private": "A noise multiplier is 0: nothing is proven and epsilon is infinite.",
+}
+
+
+class InfeasibleBudget(ValueError):
+    """No noise meets the target."""
+
+
+def epsilon(phases: Sequence[Phase], *, delta: float, accountant: Accountant) -> float:
+    """Smallest proven epsilon at ``delta`` of having run ``phases`` (their ``steps`` are what ran, in all attempts).
+
+    0.0 for no phases, infinity where a noise multiplier is 0. Raises ``ValueError`` for a delta outside (0, 1) or phases
+    whose neighbouring relations differ.
+    """
+    return _epsilons([[(phase, 1) for phase in phases]], delta, accountant)[0]
+
+
+def epsilon_curve(
+    phases: Sequence[Phase], checkpoints: Sequence[Sequence[int]], *, delta: float, accountant: Accountant
+) -> list[float]:
+    """``epsilon`` after each of ``checkpoints`` (steps done a phase, increasing), for little more than the last one costs."""
+    return _epsilons([[(phase, 1) for phase in with_steps(phases, steps)] for steps in checkpoints], delta, accountant)
+
+
+def composed_epsilon(parts: Sequence[tuple[Sequence[Phase], int]], *, delta: float, accountant: Accountant) -> float:
+    """``epsilon`` of several trials that were all seen: each entry is (phases, number of trials that ran them)."""
+    return _epsilons([[(phase, trials) for phases, trials in parts for phase in phases if trials]], delta, accountant)[0]
+
+
+def proof(phases: Sequence[Phase], accountant: Accountant) -> str:
+    """Names of the proofs (keys of ``PROOFS``) that ``epsilon`` rests on, joined with ``+`` in the order of the phases."""
+    if any(phase.mechanism.noise_multiplier == 0 for phase in phases):
+        return "not_private"
+    suffix = "_rdp" if accountant == "rdp" else ""
+    return "+".join(dict.fromkeys(_kind(phase.mechanism) + suffix for phase in phases))
+
+
+def _kind(mechanism: Mechanism) -> str:
+    if isinstance(mechanism, ShardMechanism):
+        if mechanism.schedule == "round_robin" or mechanism.sampling_rate == 1:
+            return "gaussian"
+        return "draws_revealed" if mechanism.schedule == "persistent" else "wor_profile"
+    if mechanism.sampling_rate == 1:
+        return "gaussian"
+    return "poisson_profile" if mechanism.neighbours == "add_remove" else "poisson_replace_profile"
+
+
+# --- from phases to what composes ---------------------------------------------------------------------------------------
+
+Runs = Sequence[tuple[Phase, int]]
+"""(phase, how many times all of it ran)."""
+
+
+def _epsilons(totals: Sequence[Runs], delta: float, accountant: Accountant) -> list[float]:
+    """Epsilon of each of ``totals``, of which the last has the most steps."""
+    if not 0 < delta < 1:
+        raise ValueError(f"delta is {delta}; expected a number between 0 and 1, usually below 1 / number of records")
+    if accountant not in ("pld", "rdp"):
+        raise ValueError(f"accountant is {accountant!r}; expected pld or rdp")
+    relations = sorted({phase.mechanism.neighbours for runs in totals for phase, _ in runs})
+    if len(relations) > 1:
+        raise ValueError(f"neighbours differ between phases ({' and '.join(relations)}); an epsilon is for one relation")
+    private = [all(phase.mechanism.noise_multiplier > 0 for phase, _ in runs) for runs in totals]
+    bounded = [runs for runs, noisy in zip(totals, private, strict=True) if runs and noisy]
+    found = iter((_pld if accountant == "pld" else _rdp)(bounded, delta) if bounded else ())
+    return [(next(found) if runs else 0.0) if noisy else math.inf for runs, noisy in zip(totals, private, strict=True)]
+
+
+def _pld(totals: Sequence[Runs], delta: float) -> list[float]:
+    from .loss_distribution import epsilons
+
+    # Only adding and removing a record are two different pairs; elsewhere both directions have one profile.
+    forward = epsilons([_profiles(runs, removed=True) for runs in totals], delta)
+    if all(_kind(phase.mechanism) != "poisson_profile" for runs in totals for phase, _ in runs):
+        return forward
+    return list(map(max, forward, epsilons([_profiles(runs, removed=False) for runs in totals], delta)))
+
+
+def _profiles(runs: Runs, removed: bool) -> dict[Profile, int]:
+    """How often each one-step profile is composed; all Gaussian releases are one, mu^2 adding up."""
+    from .profiles import AddedUnit, Gaussian, ReplacedUnit, RevealedDraws
+
+    counts: dict[Profile, int] = {}
+    squared_mu = 0.0
+    for phase, times in runs:
+        mechanism, steps = phase.mechanism, phase.steps * times
+        kind, noise, profile = _kind(mechanism), mechanism.effective_noise_multiplier, None
+        if kind == "gaussian":
+            squared_mu += times * _visits(phase) / noise**2
+        elif kind == "wor_profile":
+            profile = ReplacedUnit(mechanism.sampling_rate, noise, noise)
+        elif kind == "poisson_replace_profile":
+            profile = ReplacedUnit(mechanism.sampling_rate, _presence_noise(mechanism), noise)
+        elif kind == "poisson_profile":
+            profile = AddedUnit(mechanism.sampling_rate, noise, removed)
+        else:
+            profile, steps = RevealedDraws(mechanism.sampling_rate, noise, steps), 1
+        if profile is not None:
+            counts[profile] = counts.get(profile, 0) + steps
+    if squared_mu:
+        counts[Gaussian(1 / math.sqrt(squared_mu))] = 1
+    return counts
+
+
+def _visits(phase: Phase) -> int:
+    """Gaussian releases that touch one unit: all steps, or the visits of the most visited shard."""
+    mechanism = phase.mechanism
+    if isinstance(mechanism, ShardMechanism) and mechanism.schedule == "round_robin":
+        return mechanism.visits(phase.steps)
+    return phase.steps
+
+
+def _presence_noise(mechanism: Mechanism) -> float:
+    """std / distance that everything one step releases moves when a record is included rather than not."""
+    assert isinstance(mechanism, RecordMechanism)
+    return mechanism.noise_multiplier / (mechanism.presence_distance * math.sqrt(mechanism.releases_per_step))
+
+
+# --- Renyi ------------------------------------------------------------------------------------------------------------
+
+
+def _rdp(totals: Sequence[Runs], delta: float) -> list[float]:
+    from dp_accounting.rdp import rdp_privacy_accountant as library
+
+    orders = _orders()
+    return [
+        float(library.compute_epsilon(orders, sum(times * _phase_renyi(phase) for phase, times in runs), delta)[0])
+        for runs in totals
+    ]
+
+
+@lru_cache(maxsize=1)
+def _orders() -> tuple[float, ...]:
+    """The library's orders and every integer to 64: without the small integers the bound may be eight times as large."""
+    from dp_accounting.rdp import rdp_privacy_accountant as library
+
+    return tuple(sorted({*library.DEFAULT_RDP_ORDERS, *range(2, 65), 80, 96, 160, 192}))
+
+
+def _phase_renyi(phase: Phase) -> np.ndarray:
+    """Renyi divergences of one run of a phase at ``_orders()``."""
+    import numpy as np
+
+    mechanism = phase.mechanism
+    kind, noise, rate = _kind(mechanism), mechanism.effective_noise_multiplier, mechanism.sampling_rate
+    orders = np.array(_orders())
+    if kind == "gaussian":
+        return _visits(phase) * orders / (2 * noise**2)
+    if kind == "draws_revealed":
+        drawn = np.log(rate) + orders * (orders - 1) / (2 * noise**2)
+        return phase.steps * np.logaddexp(math.log1p(-rate), drawn) / (orders - 1)
+    return phase.steps * _step_renyi(kind, rate, noise)
+
+
+@lru_cache(maxsize=256)
+def _step_renyi(kind: str, rate: float, noise: float) -> np.ndarray:
+    """Renyi divergences of one subsampled step, by dp-accounting."""
+    from dp_accounting import dp_event
+    from dp_accounting.privacy_accountant import NeighboringRelation
+    from dp_accounting.rdp.rdp_privacy_accountant import RdpAccountant
+
+    release = dp_event.GaussianDpEvent(noise)
+    if kind == "poisson_profile":
+        accountant = RdpAccountant(_orders(), NeighboringRelation.ADD_OR_REMOVE_ONE)
+        return accountant.compose(dp_event.PoissonSampledDpEvent(rate, release)).rdp
+    # The library uses sample size / data-set size alone, and the bound only needs the probability of taking part.
+    accountant = RdpAccountant(_orders(), NeighboringRelation.REPLACE_ONE)
+    return accountant.compose(dp_event.SampledWithoutReplacementDpEvent(1, rate, release)).rdp
+
+
+# --- calibration --------------------------------------------------------------------------------------------------------
+
+
+def calibrate(
+    phases: Sequence[Phase], *, target_epsilon: float, delta: float, accountant: Accountant, reserve_steps: int = 0
+) -> float:
+    """Smallest common factor on the phases' noise multipliers that meets the target, rounded up to 4 decimal digits.
+
+    Meets: ``epsilon`` of the phases as planned, with ``reserve_steps`` more in any one of them (steps that an interruption
+    makes a trial repeat), is at most ``target_epsilon``; with 0.0001 less it is not. Raises ``InfeasibleBudget``.
+    """
+    if not (target_epsilon > 0 and math.isfinite(target_epsilon)):
+        raise InfeasibleBudget(f"the target epsilon is {target_epsilon}; expected a finite number over 0")
+    if not 0 < delta < 1:
+        raise InfeasibleBudget(f"delta is {delta}; expected a number between 0 and 1, usually below 1 / number of records")
+    if any(phase.mechanism.noise_multiplier == 0 for phase in phases):
+        raise InfeasibleBudget("a phase declares a noise multiplier of 0, which no factor can raise to a finite epsilon")
+    if not phases:
+        raise ValueError("no phases to calibrate")
+    extended = [
+        [replace(phase, steps=phase.steps + reserve_steps * (index == extra)) for index, phase in enumerate(phases)]
+        for extra in range(len(phases) if reserve_steps else 1)
+    ]
+
+    @lru_cache(maxsize=None)
+    def log_excess(units: int) -> float:
+        """log(epsilon / target) at a factor of ``units`` / 10000."""
+        spent = max(
+            epsilon(scale_noise(plan, units / UNITS), delta=delta, accountant=accountant) for plan in extended
+        )
+        return math.log(spent / target_epsilon) if spent > 0 else -math.inf
+
+    low, high = 0, UNITS
+    while log_excess(high) > 0:
+        low, high = high, 2 * high
+        if high > LARGEST_FACTOR * UNITS:
+            raise InfeasibleBudget(
+                f"epsilon {target_epsilon} at delta {delta} is out of reach: {LARGEST_FACTOR:g} times the method's own noise "
+                f"would not do; ask for a larger epsilon or fewer steps"
+            )
+    while low == 0 and high > 1:
+        if log_excess(high // 2) > 0:
+            low = high // 2
+        else:
+            high //= 2
+    return _smallest(log_excess, low, high) / UNITS
+
+
+def _smallest(excess: Callable[[int], float], low: int, high: int) -> int:
+    """The first whole number at which a falling function is <= 0, between ``low`` (above 0) and ``high`` (not)."""
+    bisect = False
+    while high - low > 1:
+        middle = math.sqrt(low * high)
+        if low and not bisect and math.isfinite(excess(low)) and math.isfinite(excess(high)):
+            share = excess(low) / (excess(low) - excess(high))
+            middle = low * (high / low) ** share
+        middle = min(max(round(middle), low + 1), high - 1)
+        width = high - low
+        low, high = (middle, high) if excess(middle) > 0 else (low, middle)
+        bisect = high - low > width / 2
+    return high

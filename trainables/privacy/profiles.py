@@ -1,0 +1,171 @@
+"""Privacy profiles of one step: the hockey-stick divergence that a step can reach on any pair of neighbouring data sets.
+
+H_a(P, Q) = integral of max(p - a q, 0), written here at a = exp(loss). A mechanism is (epsilon, delta)-DP exactly if
+H_exp(epsilon) <= delta both ways. A function that is convex in a and lies over H for all neighbours is the profile of some
+pair of distributions that dominates the step, and the composition of dominating pairs dominates the composition of the
+steps, adaptive ones too (Zhu, Dong, Wang 2022, Theorem 10). Convexity is checked where a profile is put on a grid
+(``loss_distribution``).
+
+``noise`` is always std / distance in L2 of the two answers compared. Losses are float64 arrays of numbers >= 0; the values
+below 0 follow from H_a(P, Q) = 1 - a + a H_{1/a}(Q, P).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Protocol
+
+import numpy as np
+from scipy import special
+
+
+class Profile(Protocol):
+    """What ``loss_distribution`` needs to know of a dominating pair (P, Q). Equal profiles compare and hash equal."""
+
+    def forward(self, losses: np.ndarray) -> np.ndarray:
+        """H_exp(loss)(P, Q)."""
+        ...
+
+    def backward(self, losses: np.ndarray) -> np.ndarray:
+        """H_exp(loss)(Q, P)."""
+        ...
+
+
+def gaussian_hockey_stick(losses: np.ndarray, noise: float) -> np.ndarray:
+    """Phi(1/(2s) - loss s) - exp(loss) Phi(-1/(2s) - loss s) for s = ``noise`` and losses of any sign up to overflow.
+
+    The exact profile of one Gaussian release (Balle & Wang 2018, Theorem 8), written with the scaled complementary error
+    function, which keeps relative precision where both terms are tiny.
+
+    >>> float(gaussian_hockey_stick(np.array(10.0), 0.49988862).round(9))
+    1e-05
+    """
+    position = losses * noise - 1 / (2 * noise)
+    density = np.exp(-position * position / 2) / 2
+    lower = density * special.erfcx((losses * noise + 1 / (2 * noise)) / math.sqrt(2))
+    upper = np.where(
+        position > 0, density * special.erfcx(np.maximum(position, 0) / math.sqrt(2)), special.ndtr(-np.maximum(position, -40))
+    )
+    return np.maximum(upper - lower, 0.0)
+
+
+def _loss_when_drawn(losses: np.ndarray, rate: float) -> np.ndarray:
+    """log(1 + (exp(loss) - 1) / rate): the loss that the drawn unit must show for the mixture to show ``losses``."""
+    small = np.minimum(losses, 30.0)
+    large = np.maximum(losses, 30.0)
+    return np.where(
+        losses < 30, np.log1p(np.expm1(small) / rate), large - math.log(rate) + np.log1p((rate - 1) * np.exp(-large))
+    )
+
+
+@dataclass(frozen=True)
+class Gaussian:
+    """One Gaussian release, or several: n releases at noise s are one at s / sqrt(n)."""
+
+    noise: float
+
+    def forward(self, losses: np.ndarray) -> np.ndarray:
+        return gaussian_hockey_stick(losses, self.noise)
+
+    backward = forward
+
+
+@dataclass(frozen=True)
+class ReplacedUnit:
+    """A unit that takes part with probability ``rate`` is replaced by another one.
+
+    One step is (1 - q) R + q P1 against (1 - q) R + q Q1, where R is the answer without the unit. By advanced joint
+    convexity (Balle, Barthe, Gaboardi 2018, Theorem 2), H_a = q H_a'(P1, (1 - b) R + b Q1) with a = 1 + q (a' - 1) and
+    b = a / a', and by convexity in the second argument that is at most
+
+        q [(1 - b) H_a'(P1, R) + b H_a'(P1, Q1)],
+
+    two Gaussian profiles at std / |P1 - R| (``presence_noise``) and std / |P1 - Q1| (``replacement_noise``). The same bound
+    holds with P and Q exchanged. With both distances equal it is q H_a'(Gaussian), the profile of m of K units drawn
+    without replacement (Zhu, Dong, Wang 2022, replace-one case).
+    """
+
+    rate: float
+    presence_noise: float
+    replacement_noise: float
+
+    def forward(self, losses: np.ndarray) -> np.ndarray:
+        inner = _loss_when_drawn(losses, self.rate)
+        replaced = gaussian_hockey_stick(inner, self.replacement_noise)
+        if self.presence_noise == self.replacement_noise:
+            return self.rate * replaced
+        share = np.exp(losses - inner)
+        return self.rate * ((1 - share) * gaussian_hockey_stick(inner, self.presence_noise) + share * replaced)
+
+    backward = forward
+
+
+@dataclass(frozen=True)
+class AddedUnit:
+    """A unit that takes part with probability ``rate`` is there or not: M = (1 - q) N(0, s^2) + q N(1, s^2) against N(0, s^2).
+
+    Both orders dominate their own direction of the neighbouring relation (Zhu, Dong, Wang 2022, Proposition 30), so the two
+    are composed apart and the larger epsilon counts.
+    """
+
+    rate: float
+    noise: float
+    removed: bool
+    """True: P is the mixture (the record is in the first data set)."""
+
+    def forward(self, losses: np.ndarray) -> np.ndarray:
+        return self._mixture_first(losses) if self.removed else self._mixture_second(losses)
+
+    def backward(self, losses: np.ndarray) -> np.ndarray:
+        return self._mixture_second(losses) if self.removed else self._mixture_first(losses)
+
+    def _mixture_first(self, losses: np.ndarray) -> np.ndarray:
+        return self.rate * gaussian_hockey_stick(_loss_when_drawn(losses, self.rate), self.noise)
+
+    def _mixture_second(self, losses: np.ndarray) -> np.ndarray:
+        # H_a(N, M) = a [H_{1/a}(M, N) - (1 - 1/a)], and with c = 1 + (1/a - 1) / q the bracket is q c H_{1/c}(Gaussian);
+        # where c <= 0 no outcome has a loss as large.
+        inverse = 1 + np.expm1(-losses) / self.rate
+        possible = inverse > 1e-300
+        inverse = np.where(possible, inverse, 1.0)
+        return np.where(
+            possible, np.exp(losses) * self.rate * inverse * gaussian_hockey_stick(-np.log(inverse), self.noise), 0.0
+        )
+
+
+@dataclass(frozen=True)
+class RevealedDraws:
+    """``steps`` steps whose draws are handed over: n ~ Binomial(steps, rate) visits to the unit, each a Gaussian release.
+
+    The expectation over n of the Gaussian profile at noise / sqrt(n). It holds whatever state persists between visits.
+    """
+
+    rate: float
+    noise: float
+    steps: int
+
+    @cached_property
+    def _visits(self) -> tuple[np.ndarray, np.ndarray]:
+        """Visit counts and their probabilities; counts in the far tails stand at the next larger count that is kept."""
+        from scipy import stats
+
+        law = stats.binom(self.steps, self.rate)
+        lowest, highest = int(law.ppf(1e-18)), int(law.isf(1e-18)) + 1
+        counts = np.arange(lowest, min(highest, self.steps) + 1)
+        weights = law.pmf(counts)
+        weights[0] = law.cdf(lowest)
+        if counts[-1] < self.steps:
+            counts = np.append(counts, self.steps)
+            weights = np.append(weights, law.sf(highest))
+        return counts, weights
+
+    def forward(self, losses: np.ndarray) -> np.ndarray:
+        total = np.zeros_like(losses, dtype=np.float64)
+        for count, weight in zip(*self._visits, strict=True):
+            if count:
+                total += weight * gaussian_hockey_stick(losses, self.noise / math.sqrt(count))
+        return total
+
+    backward = forward
