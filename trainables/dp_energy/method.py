@@ -142,9 +142,7 @@ def check(config: Config, data: DataInfo) -> None:
             f"slots is {config.slots}; expected a multiple of the {data.classes} classes, such as {20 * data.classes}"
         )
     if config.energy and config.slots < 2 * data.classes:
-        raise ValueError(
-            f"slots is {config.slots}; the energy distance needs 2 images a class, so at least {2 * data.classes}"
-        )
+        raise ValueError(f"slots is {config.slots}; the energy distance needs 2 images a class, so at least {2 * data.classes}")
     if data.height % 4 or data.width % 4:
         raise ValueError(f"images are {data.height}x{data.width}; the generator needs sides that are divisible by 4")
     if config.features == "random_convolutions" and min(data.height, data.width) < FILTER_SIZE:

@@ -70,7 +70,7 @@ class PrivateClassifier:
         return torch.nn.functional.cross_entropy(self._extract(images) @ self.weight.T, labels, reduction="none")
 
     def _contributions(self, drawn: torch.Tensor) -> Iterator[Contribution]:
-        """Gradients (p - y) h^T of the drawn records; an outer product's norm is the product of the norms."""
+        """Gradients (p - y) h^T of the drawn records, in micro-batches."""
         if self._features is None:
             self._features = self._record_features()
         weight = self._weight.double()
@@ -78,11 +78,7 @@ class PrivateClassifier:
             features = self._features[records].double()
             errors = torch.softmax(features @ weight.T, dim=1)
             errors -= torch.nn.functional.one_hot(self._labels[records], len(weight))
-            norms = errors.norm(dim=1) * features.norm(dim=1)
-            yield Contribution(
-                norms=norms,
-                weighted_sum=lambda weights, errors=errors, features=features: (weights[:, None] * errors).T @ features,
-            )
+            yield _outer_products(errors, features)
 
     def _record_features(self) -> torch.Tensor:
         """Features ``[N, features]`` of all records, zero (no contribution) for a record that is no image."""
@@ -104,3 +100,11 @@ class PrivateClassifier:
         self._weight, self._velocity, self._total = (
             state[name].clone().to(self._device) for name in ("weight", "velocity", "total")
         )
+
+
+def _outer_products(errors: torch.Tensor, features: torch.Tensor) -> Contribution:
+    """Contributions errors_r features_r^T of records r, for errors ``[n, classes]`` and features ``[n, size]``."""
+    return Contribution(
+        norms=errors.norm(dim=1) * features.norm(dim=1),
+        weighted_sum=lambda weights: (weights.double()[:, None] * errors).T @ features,
+    )

@@ -35,7 +35,7 @@ class ClassifierConfig(BaseModel):
     """Probability that a record takes part in a step."""
     noise_ratio: float = Field(default=1.15, gt=0)
     """The split of the budget: this phase's noise multiplier over the generator phase's. Smaller: a better classifier."""
-    learning_rate: float = Field(default=3.0, gt=0)
+    learning_rate: float = Field(default=6.0, gt=0)
     """Rate of gradient descent with momentum 0.9 at the first step; it falls to 5 % on a cosine."""
     max_grad_norm: float = Field(default=1.0, gt=0)
     """C1: bound to which every record's gradient is clipped."""

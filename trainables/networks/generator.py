@@ -41,7 +41,10 @@ class Generator(nn.Module):
             initialise(self, rng)
 
     def forward(self, z: torch.Tensor, labels: torch.Tensor, rng: torch.Generator) -> torch.Tensor:
-        """Images ``[n, C, H, W]`` in [0, 1] for ``z [n, z_dim]`` and int64 ``labels [n]``; ``rng`` (CPU) draws injected noise."""
+        """Images ``[n, C, H, W]`` in [0, 1] for ``z [n, z_dim]`` and int64 ``labels [n]``.
+
+        Injected noise is drawn from ``rng`` on the CPU, so that it is the same on every device.
+        """
         one_hot = nn.functional.one_hot(labels, self.classes).to(z)
         hidden = _activate(self.embed(torch.cat([z, one_hot], dim=1)))
         features = _activate(self.project(hidden).reshape(-1, *self._grid))
