@@ -148,18 +148,16 @@ class RevealedDraws:
 
     @cached_property
     def _visits(self) -> tuple[np.ndarray, np.ndarray]:
-        """Visit counts and their probabilities; counts in the far tails stand at the next larger count that is kept."""
-        from scipy import stats
-
-        law = stats.binom(self.steps, self.rate)
-        lowest, highest = int(law.ppf(1e-18)), int(law.isf(1e-18)) + 1
-        counts = np.arange(lowest, min(highest, self.steps) + 1)
-        weights = law.pmf(counts)
-        weights[0] = law.cdf(lowest)
-        if counts[-1] < self.steps:
-            counts = np.append(counts, self.steps)
-            weights = np.append(weights, law.sf(highest))
-        return counts, weights
+        """Visit counts and their probabilities. What lies further out than Bernstein's bound of exp(-50) is put at ``steps``."""
+        mean, variance = self.steps * self.rate, self.steps * self.rate * (1 - self.rate)
+        reach = 50 / 3 + math.sqrt((50 / 3) ** 2 + 100 * variance)
+        counts = np.arange(max(0, math.floor(mean - reach)), min(self.steps, math.ceil(mean + reach)) + 1)
+        logs = (
+            special.gammaln(self.steps + 1) - special.gammaln(counts + 1) - special.gammaln(self.steps - counts + 1)
+            + special.xlogy(counts, self.rate) + special.xlog1py(self.steps - counts, -self.rate)
+        )
+        weights = np.exp(logs)
+        return np.append(counts, self.steps), np.append(weights / weights.sum(), 2 * math.exp(-50))
 
     def forward(self, losses: np.ndarray) -> np.ndarray:
         total = np.zeros_like(losses, dtype=np.float64)
