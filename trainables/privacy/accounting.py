@@ -10,7 +10,7 @@ dp-accounting is pinned to one version: under replace-one its ``RdpAccountant`` 
 >>> from trainables.privacy.mechanism import Phase, RecordMechanism
 >>> digits = RecordMechanism(sampling_rate=1.0, records=1000, release_shape=(50, 64), noise_multiplier=10.0)
 >>> round(epsilon([Phase(mechanism=digits, steps=100)], delta=1e-5, accountant="pld"), 3)
-9.998
+9.997
 """
 
 from __future__ import annotations
