@@ -1,0 +1,241 @@
+"""The sweep file as checked values. ``load_sweep`` reads one; ``harness.expand`` turns it into trials.
+
+Every default of a sweep is written here, once; the text under a field is what ``--schema`` and the README say about it.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
+
+from trainables.privacy.mechanism import Neighbours
+
+from .document import Document, InputError, apply_overrides, read_document
+from .validation import Origin, leaves, validate
+
+_NAME = "[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
+_RESERVED = ("stages", "ledger", "calibrations.json", "fingerprints.json")  # these live beside the sweeps in the results folder
+_MEMORY_UNITS = {"": 1, "MB": 10**6, "GB": 10**9, "TB": 10**12, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
+
+
+def _memory_bytes(memory: int | str) -> int:
+    """Bytes in ``2GB``, ``1.5 GiB`` or a plain number. Raises ``ValueError``."""
+    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?) ?([a-zA-Z]*)", str(memory))
+    if not match or match[2].upper() not in _MEMORY_UNITS or not float(match[1]):
+        raise ValueError("expected a size such as 2GB, 512MiB or a number of bytes")
+    return int(float(match[1]) * _MEMORY_UNITS[match[2].upper()])
+
+
+def _memory(memory: int | str) -> int | str:
+    _memory_bytes(memory)
+    return memory
+
+
+def _plain_name(name: str) -> str:
+    if not re.fullmatch(_NAME, name):
+        raise ValueError("expected up to 64 letters, digits, `_`, `-` and `.`, the first a letter or digit (it names files)")
+    return name
+
+
+def _free_name(name: str) -> str:
+    if name in _RESERVED:
+        raise ValueError(f"expected another name: the results folder keeps {', '.join(_RESERVED)} for itself")
+    return name
+
+
+_Name = Annotated[str, AfterValidator(_plain_name), Field(json_schema_extra={"pattern": f"^{_NAME}$"})]
+_Steps = Annotated[int, Field(ge=1)]
+
+
+def _finite(epsilon: float) -> float:
+    if not math.isfinite(epsilon):
+        raise ValueError("expected a finite number; training without privacy is written `noise_multiplier: 0`")
+    return epsilon
+
+
+def _about(key: str, text: str) -> PydanticCustomError:
+    """An error of a whole section that is shown at one of its keys."""
+    return PydanticCustomError("about", "{text}", {"text": text, "key": key})
+
+
+_ROOT_TAKES = "settings of the method go under train; a sweep file takes"
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class DataSpec(_Section):
+    """The private training set."""
+
+    source: str = Field(examples=["fashion_mnist"])
+    """Which data set: ``digits``, ``fashion_mnist``, ``mnist``."""
+    size: int | None = Field(default=None, ge=1)
+    """Use only this many training records, the first of a fixed public permutation. This number is declared, not secret."""
+    resolution: int | None = Field(default=None, ge=1)
+    """Images are brought to this many pixels a side. Empty: as the source has them."""
+    path: str | None = None
+    """Where the source's files are, if not where it looks first. Relative to the folder the command runs in."""
+    public: bool = False
+    """The data are a public benchmark: reports may show real images and metrics that touch private records."""
+    lineage: str | None = None
+    """Name of the data set in the privacy ledger; sources that share people share a lineage. Empty: the source's name."""
+    test_set: Literal["public", "private"] = "public"
+    """Whether the test split may be looked at freely. Private: its metrics are marked as such and are not released."""
+
+
+class PrivacySpec(_Section):
+    """The budget of one trial: a target ``epsilon``, or a given ``noise_multiplier``."""
+
+    epsilon: Annotated[float, Field(gt=0), AfterValidator(_finite)] | None = Field(default=None, examples=[10])
+    """Target at the last step; the noise is calibrated from above so that it is never overspent."""
+    noise_multiplier: float | None = Field(default=None, ge=0)
+    """Noise in the method's own unit, in place of ``epsilon``. 0 trains without any privacy, and says so in every row."""
+    delta: float = Field(default=1e-5, gt=0, lt=1)
+    """The delta at which epsilon is stated."""
+    accountant: Literal["rdp", "pld"] = "rdp"
+    """``pld`` is tight and takes seconds; ``rdp`` is looser and instant. Rows keep both numbers."""
+    neighbours: Neighbours = "replace_one"
+    """Which data sets are neighbours: one record replaced, or one record more or fewer."""
+    reserve: _Steps | None = None
+    """Steps that are written down as spent before they run. Empty: one checkpoint interval."""
+
+    @model_validator(mode="after")
+    def _not_both(self) -> PrivacySpec:
+        if self.epsilon is not None and self.noise_multiplier is not None:
+            raise _about("noise_multiplier", "privacy has both epsilon and noise_multiplier; keep one of them")
+        return self
+
+
+class EvaluateSpec(_Section):
+    """What is measured on a trained generator. Not part of a trial's identity: changing it never trains again."""
+
+    every: _Steps | None = None
+    """Also evaluate after every so many steps. Empty: only at the end."""
+    samples: int = Field(default=10_000, ge=1)
+    """Generated images that the metrics are computed on."""
+
+
+class CheckpointSpec(_Section):
+    """When a trial saves what it needs to go on after an interruption."""
+
+    every: _Steps | None = None
+    """Steps between checkpoints. Empty: chosen by the harness."""
+
+
+class ResourcesSpec(_Section):
+    """What one trial asks of a machine."""
+
+    cpu: float = Field(default=1.0, gt=0)
+    """CPU cores; also the number of torch threads."""
+    gpu: float = Field(default=0.0, ge=0)
+    """GPUs; a fraction lets several trials share one and caps each at its share of the memory."""
+    memory: Annotated[int | str, AfterValidator(_memory)] | None = Field(default=None, examples=["2GB"])
+    """Memory to set aside, as ``2GB`` or in bytes. Empty: as measured on earlier trials."""
+
+    @property
+    def memory_bytes(self) -> int | None:
+        """``memory`` in bytes."""
+        return None if self.memory is None else _memory_bytes(self.memory)
+
+
+class CaseSpec(_Section):
+    """One of several methods or settings that a sweep compares."""
+
+    name: _Name = Field(examples=["plain"])
+    """What the case is called in tables."""
+    method: str = Field(examples=["dp_energy"])
+    """Name of a method, or ``package.module`` of one of your own."""
+    preset: str | None = None
+    """A named starting point of the method; in place of the sweep's own ``preset``."""
+    train: dict[str, Any] = {}
+    """Settings of the method for this case; they win over the sweep's ``train``."""
+
+
+class SweepSpec(_Section):
+    """A sweep: one method or several cases, crossed with every axis and repeated over seeds."""
+
+    name: Annotated[_Name, AfterValidator(_free_name)] = Field(examples=["energy"])
+    """Name of the sweep and of its folder under the results. Another file with the same name extends the sweep."""
+    method: str | None = Field(default=None, examples=["dp_energy"])
+    """Name of a method, or ``package.module`` of one of your own. Or write ``cases``."""
+    cases: Annotated[tuple[CaseSpec, ...], Field(min_length=1)] | None = Field(
+        default=None, examples=["[{name: plain, method: dp_energy}, {name: guided, method: dp_energy_guided}]"]
+    )
+    """Several methods or settings side by side, in place of ``method``."""
+    preset: str | None = None
+    """A named starting point of the method: settings below ``train``."""
+    data: DataSpec = Field(examples=["{source: fashion_mnist}"])
+    """The private training set."""
+    privacy: PrivacySpec = Field(examples=["{epsilon: 10}"])
+    """The budget of one trial."""
+    train: dict[str, Any] = {}
+    """Settings of the method. A key that one of several cases does not know is an error for that case."""
+    axes: dict[str, list[Any]] = Field(default={}, examples=["{noise_injection: [0, 0.1], privacy.epsilon: [1, 10]}"])
+    """What varies: a dotted path from the root of this file (``privacy.epsilon``; a bare name is a setting under ``train``)
+    and its values. All axes are crossed."""
+    zip: tuple[dict[str, list[Any]], ...] = Field(default=(), examples=["[{noise_injection: [0, 0.1], steps: [2000, 3000]}]"])
+    """Groups of axes whose values go in step in place of being crossed."""
+    seeds: int | tuple[Annotated[int, Field(ge=0)], ...] = 1
+    """Repetitions: 3 means the seeds 0, 1 and 2; a list is taken as it is."""
+    evaluate: EvaluateSpec = EvaluateSpec()
+    """What is measured on a trained generator."""
+    checkpoint: CheckpointSpec = CheckpointSpec()
+    """When a trial saves itself."""
+    resources: ResourcesSpec = ResourcesSpec()
+    """What one trial asks of a machine."""
+    keep_samples: int = Field(default=100, ge=0)
+    """Generated images that every trial keeps as PNG files."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> SweepSpec:
+        if self.method is None and self.cases is None:
+            raise ValueError("neither `method` nor `cases` is there; write `method: dp_energy`")
+        if self.method is not None and self.cases is not None:
+            raise _about("cases", "both `method` and `cases` are there; keep one of them")
+        names = [case.name for case in self.cases or ()]
+        if twice := next((name for name in names if names.count(name) > 1), None):
+            raise _about("cases", f"two cases are called `{twice}`; give each its own name")
+        if isinstance(self.seeds, int):
+            if self.seeds < 1:
+                raise _about("seeds", f"seeds is {self.seeds}; expected at least 1")
+        elif not self.seeds or len(set(self.seeds)) < len(self.seeds):
+            raise _about("seeds", "seeds is empty or lists one twice; write `seeds: 3` or a list such as [0, 1, 2]")
+        return self
+
+    @property
+    def seed_list(self) -> tuple[int, ...]:
+        """The seeds themselves."""
+        return tuple(range(self.seeds)) if isinstance(self.seeds, int) else self.seeds
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sweep:
+    """A sweep file that was read and checked. ``spec`` does not know yet whether the methods take what ``train`` says."""
+
+    spec: SweepSpec
+    document: Document
+    """The file with ``--set`` put in, and where everything stands."""
+
+
+def load_sweep(path: str | Path, overrides: Sequence[str] = ()) -> Sweep:
+    """Read, edit (``--set path=value``) and check a sweep file. Raises ``InputError`` that lists every problem found."""
+    document = apply_overrides(read_document(path), overrides)
+    raw = {key: value for key, value in document.data.items() if value is not None}  # `axes:` with nothing below is no axis
+    settings = tuple(leaf for leaf in leaves(SweepSpec) if "." in leaf)
+    spec, problems = validate(SweepSpec, raw, Origin(document=document, elsewhere=settings, takes=_ROOT_TAKES))
+    if problems:
+        raise InputError(*problems)
+    return Sweep(spec=spec, document=document)
+
+
+def json_schema() -> dict[str, Any]:
+    """JSON schema of a sweep file, for editors that complete and check YAML."""
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **SweepSpec.model_json_schema()}
