@@ -18,10 +18,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Literal
 
-from .mechanism import Mechanism, Phase, RecordMechanism, ShardMechanism, scale_noise, with_steps
+from .mechanism import Mechanism, Phase, ShardMechanism, scale_noise, with_steps
 
 if TYPE_CHECKING:
     import numpy as np
@@ -49,10 +49,13 @@ PROOFS: dict[str, str] = {
         "Theorem 2) with the record's own distances kept apart, composed numerically (Zhu, Dong, Wang 2022, Theorem 10)."
     ),
     "poisson_profile": (
-        "The Poisson-subsampled Gaussian pair dominates adding or removing a record, each direction apart (Zhu, Dong, Wang 2022, "
-        "Proposition 30), composed numerically."
+        "The Poisson-subsampled Gaussian pair dominates adding or removing a record, each direction apart (Zhu, Dong, Wang "
+        "2022, Theorem 11), composed numerically."
     ),
-    "gaussian": "Adaptive Gaussian releases compose to one (Dong, Roth, Su 2022), whose profile is exact (Balle & Wang 2018, Theorem 8).",
+    "gaussian": (
+        "Adaptive Gaussian releases compose to a single one (Dong, Roth, Su 2022), whose profile is known exactly (Balle, Wang "
+        "2018, Theorem 8)."
+    ),
     "draws_revealed": (
         "The secret draws are handed over: the visits to one unit are binomial, each visit is a Gaussian release, and delta is "
         "averaged over the number of visits (Balle & Wang 2018, Theorem 8). No amplification is claimed beyond that."
@@ -62,15 +65,16 @@ PROOFS: dict[str, str] = {
         "converted by Canonne, Kamath, Steinke 2020, Proposition 12."
     ),
     "poisson_replace_profile_rdp": (
-        "The three mixtures of Wang, Balle, Kasiviswanathan 2019, Theorem 27 need only pairwise distances of at most 2 C, which "
-        "Poisson-sampled clipped contributions have too; converted by Canonne, Kamath, Steinke 2020, Proposition 12."
+        "The three mixtures of Wang, Balle, Kasiviswanathan 2019, Theorem 27 need only pairwise distances of at most 2 C, "
+        "which Poisson-sampled clipped contributions have too; converted by Canonne, Kamath, Steinke 2020, Proposition 12."
     ),
     "poisson_profile_rdp": (
         "Renyi bound of the Poisson-subsampled Gaussian (Mironov, Talwar, Zhang 2019), converted by Canonne, Kamath, Steinke "
         "2020, Proposition 12."
     ),
     "gaussian_rdp": (
-        "Renyi divergence of Gaussian releases adds up (Mironov 2017), converted by Canonne, Kamath, Steinke 2020, Proposition 12."
+        "Renyi divergence of Gaussian releases adds up (Mironov 2017), converted by Canonne, Kamath, Steinke 2020, "
+        "Proposition 12."
     ),
     "draws_revealed_rdp": (
         "The secret draws are handed over: the Renyi moments of one step average those of a Gaussian release and of none "
@@ -103,6 +107,24 @@ def epsilon_curve(
 def composed_epsilon(parts: Sequence[tuple[Sequence[Phase], int]], *, delta: float, accountant: Accountant) -> float:
     """``epsilon`` of several trials that were all seen: each entry is (phases, number of trials that ran them)."""
     return _epsilons([[(phase, trials) for phases, trials in parts for phase in phases if trials]], delta, accountant)[0]
+
+
+def published_epsilon(phases: Sequence[Phase], *, delta: float) -> float | None:
+    """What GS-WGAN's own script claims for mechanisms of its family (``published``); never proven. None for other phases."""
+    if not phases:
+        return None
+    subsampled = []
+    for phase in phases:
+        mechanism = phase.mechanism
+        if not isinstance(mechanism, ShardMechanism):
+            return None
+        if mechanism.noise_multiplier == 0:
+            return math.inf
+        images = phase.steps * mechanism.release_shape[0]
+        subsampled.append((mechanism.noise_multiplier, mechanism.sampling_rate, images))
+    from . import published
+
+    return published.published_epsilon(subsampled, delta)
 
 
 def proof(phases: Sequence[Phase], accountant: Accountant) -> str:
@@ -162,19 +184,18 @@ def _profiles(runs: Runs, removed: bool) -> dict[Profile, int]:
     squared_mu = 0.0
     for phase, times in runs:
         mechanism, steps = phase.mechanism, phase.steps * times
-        kind, noise, profile = _kind(mechanism), mechanism.effective_noise_multiplier, None
+        kind, rate, noise = _kind(mechanism), mechanism.sampling_rate, mechanism.effective_noise_multiplier
+        profile: Profile
         if kind == "gaussian":
             squared_mu += times * _visits(phase) / noise**2
-        elif kind == "wor_profile":
-            profile = ReplacedUnit(mechanism.sampling_rate, noise, noise)
-        elif kind == "poisson_replace_profile":
-            profile = ReplacedUnit(mechanism.sampling_rate, _presence_noise(mechanism), noise)
+            continue
+        if kind == "draws_revealed":
+            profile, steps = RevealedDraws(rate, noise, steps), 1
         elif kind == "poisson_profile":
-            profile = AddedUnit(mechanism.sampling_rate, noise, removed)
+            profile = AddedUnit(rate, noise, removed)
         else:
-            profile, steps = RevealedDraws(mechanism.sampling_rate, noise, steps), 1
-        if profile is not None:
-            counts[profile] = counts.get(profile, 0) + steps
+            profile = ReplacedUnit(rate, _presence_noise(mechanism), noise)
+        counts[profile] = counts.get(profile, 0) + steps
     if squared_mu:
         counts[Gaussian(1 / math.sqrt(squared_mu))] = 1
     return counts
@@ -189,8 +210,9 @@ def _visits(phase: Phase) -> int:
 
 
 def _presence_noise(mechanism: Mechanism) -> float:
-    """std / distance that everything one step releases moves when a record is included rather than not."""
-    assert isinstance(mechanism, RecordMechanism)
+    """std / distance that everything one step releases moves when a unit answers rather than not (a shard: another one)."""
+    if isinstance(mechanism, ShardMechanism):
+        return mechanism.effective_noise_multiplier
     return mechanism.noise_multiplier / (mechanism.presence_distance * math.sqrt(mechanism.releases_per_step))
 
 
@@ -270,12 +292,10 @@ def calibrate(
         for extra in range(len(phases) if reserve_steps else 1)
     ]
 
-    @lru_cache(maxsize=None)
+    @cache
     def log_excess(units: int) -> float:
         """log(epsilon / target) at a factor of ``units`` / 10000."""
-        spent = max(
-            epsilon(scale_noise(plan, units / UNITS), delta=delta, accountant=accountant) for plan in extended
-        )
+        spent = max(epsilon(scale_noise(plan, units / UNITS), delta=delta, accountant=accountant) for plan in extended)
         return math.log(spent / target_epsilon) if spent > 0 else -math.inf
 
     low, high = 0, UNITS

@@ -17,7 +17,8 @@ class Budget:
 
     >>> from trainables.privacy.mechanism import RecordMechanism
     >>> digits = RecordMechanism(sampling_rate=1.0, records=1000, release_shape=(50, 64), noise_multiplier=10.5)
-    >>> budget = Budget([Phase(mechanism=digits, steps=100)], target_epsilon=10.0, delta=1e-5, accountant="pld", reserve_steps=10)
+    >>> plan = [Phase(mechanism=digits, steps=100)]
+    >>> budget = Budget(plan, target_epsilon=10.0, delta=1e-5, accountant="pld", reserve_steps=10)
     >>> budget.affordable([105], block=[0] * 20)
     5
     """
@@ -35,9 +36,9 @@ class Budget:
         self._target = target_epsilon
         self._delta = delta
         self._accountant = accountant
-        planned = [phase.steps for phase in self._phases]
-        self._extended = [
-            tuple(steps + reserve_steps * (index == extra) for index, steps in enumerate(planned)) for extra in range(len(planned))
+        self._plans = [
+            tuple(phase.steps + reserve_steps * (index == extra) for index, phase in enumerate(self._phases))
+            for extra in range(len(self._phases))
         ]
         self._known: dict[tuple[int, ...], float] = {}
 
@@ -50,14 +51,12 @@ class Budget:
         return self._known[key]
 
     def allows(self, steps: Sequence[int]) -> bool:
-        """Whether ``steps`` executed a phase, those of all attempts and of the proposed block together, are within the target."""
+        """Whether ``steps`` executed a phase (of all attempts, the proposed block included) are within the target."""
         if self._target is None:
             return True
         # Epsilon grows with the steps of every phase, so whatever lies within an affordable plan is affordable.
-        for extended in self._extended:
-            if all(done <= planned for done, planned in zip(steps, extended, strict=True)) and self.epsilon(extended) <= self._target:
-                return True
-        return self.epsilon(steps) <= self._target
+        within = [plan for plan in self._plans if all(done <= planned for done, planned in zip(steps, plan, strict=True))]
+        return any(self.epsilon(plan) <= self._target for plan in within) or self.epsilon(steps) <= self._target
 
     def affordable(self, executed: Sequence[int], block: Sequence[int]) -> int:
         """How many of the next steps, whose phases are ``block`` in order, may run after ``executed`` steps a phase."""

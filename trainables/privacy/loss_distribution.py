@@ -17,7 +17,7 @@ from scipy import fft, signal
 from .profiles import Profile
 
 RESOLUTION = 0.03
-"""Width of the grid in root-mean-square privacy losses of one step; inflates the variance by RESOLUTION^2 / 12."""
+"""Width of the grid in root-mean-square privacy losses of one step; inflates the variance by RESOLUTION^2 / 6."""
 MAX_CELLS = 1 << 21
 _INFINITE = 1e-22
 """A loss so improbable in one step counts as infinite."""
@@ -106,9 +106,7 @@ def compose(totals: Sequence[Mapping[Profile, int]], delta: float, width: float)
     steps = np.array([[parts.get(profile, 0) for profile in profiles] for parts in totals])
     units = [discretise(profile, width) for profile in profiles]
     first, cells = _window(units, steps, width, _CUT * delta)
-    transforms = [
-        fft.rfft(np.bincount((unit.first + np.arange(len(unit.mass))) % cells, unit.mass, cells)) for unit in units
-    ]
+    transforms = [fft.rfft(np.bincount((unit.first + np.arange(len(unit.mass))) % cells, unit.mass, cells)) for unit in units]
     for counts in steps:
         product = np.ones_like(transforms[0])
         for transform, count in zip(transforms, counts, strict=True):
@@ -139,7 +137,7 @@ def _log_moment(unit: Losses, order: float) -> float:
 
 
 def epsilon_of(losses: Losses, delta: float) -> float:
-    """Smallest epsilon >= 0 with delta(epsilon) = infinite + sum over losses > epsilon of mass (1 - exp(epsilon - loss)) <= delta."""
+    """Smallest epsilon >= 0 at which infinite + sum over losses > epsilon of mass (1 - exp(epsilon - loss)) <= delta."""
     above = np.cumsum(losses.mass[::-1])[::-1]
     # weighted[i] = sum over j >= i of mass[j] exp(loss[i] - loss[j]), in the recurrent form that cannot overflow.
     weighted = signal.lfilter([1.0], [1.0, -math.exp(-losses.width)], losses.mass[::-1])[::-1]
@@ -178,6 +176,6 @@ def epsilons(totals: Sequence[Mapping[Profile, int]], delta: float, width: float
     gridded = [parts for parts, alone in zip(totals, once, strict=True) if not alone]
     composed = compose(gridded, delta, width or grid_width(gridded[-1])) if gridded else iter(())
     return [
-        exact_epsilon(*parts, delta) if alone else epsilon_of(next(composed), delta)
+        exact_epsilon(next(iter(parts)), delta) if alone else epsilon_of(next(composed), delta)
         for parts, alone in zip(totals, once, strict=True)
     ]

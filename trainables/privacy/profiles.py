@@ -106,7 +106,7 @@ class ReplacedUnit:
 class AddedUnit:
     """A unit that takes part with probability ``rate`` is there or not: M = (1 - q) N(0, s^2) + q N(1, s^2) against N(0, s^2).
 
-    Both orders dominate their own direction of the neighbouring relation (Zhu, Dong, Wang 2022, Proposition 30), so the two
+    Both orders dominate their own direction of the neighbouring relation (Zhu, Dong, Wang 2022, Theorem 11), so the two
     are composed apart and the larger epsilon counts.
     """
 
@@ -148,13 +148,16 @@ class RevealedDraws:
 
     @cached_property
     def _visits(self) -> tuple[np.ndarray, np.ndarray]:
-        """Visit counts and their probabilities. What lies further out than Bernstein's bound of exp(-50) is put at ``steps``."""
+        """Visit counts and their probabilities; those further out than Bernstein's bound of exp(-50) are put at ``steps``."""
         mean, variance = self.steps * self.rate, self.steps * self.rate * (1 - self.rate)
         reach = 50 / 3 + math.sqrt((50 / 3) ** 2 + 100 * variance)
         counts = np.arange(max(0, math.floor(mean - reach)), min(self.steps, math.ceil(mean + reach)) + 1)
         logs = (
-            special.gammaln(self.steps + 1) - special.gammaln(counts + 1) - special.gammaln(self.steps - counts + 1)
-            + special.xlogy(counts, self.rate) + special.xlog1py(self.steps - counts, -self.rate)
+            special.gammaln(self.steps + 1)
+            - special.gammaln(counts + 1)
+            - special.gammaln(self.steps - counts + 1)
+            + special.xlogy(counts, self.rate)
+            + special.xlog1py(self.steps - counts, -self.rate)
         )
         weights = np.exp(logs)
         return np.append(counts, self.steps), np.append(weights / weights.sum(), 2 * math.exp(-50))

@@ -9,9 +9,7 @@ from . import accounting
 from .mechanism import Phase
 
 
-def compose(
-    parts: Sequence[tuple[Sequence[Phase], int]], *, delta: float, accountant: accounting.Accountant
-) -> float:
+def compose(parts: Sequence[tuple[Sequence[Phase], int]], *, delta: float, accountant: accounting.Accountant) -> float:
     """Epsilon of having seen every generator: each entry is (phases, number of trials that ran them).
 
     Adaptive composition of everything that was released; announcing only the best trial earns no discount. Composed in one
@@ -22,7 +20,7 @@ def compose(
     >>> from trainables.privacy.mechanism import RecordMechanism
     >>> digits = RecordMechanism(sampling_rate=1.0, records=1000, release_shape=(50, 64), noise_multiplier=10.0)
     >>> round(compose([([Phase(mechanism=digits, steps=100)], 4)], delta=1e-5, accountant="pld"), 2)
-    24.4
+    24.38
     """
     found = accounting.composed_epsilon(parts, delta=delta, accountant=accountant)
     if math.isinf(found) and accountant == "pld":
