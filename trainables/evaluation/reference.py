@@ -64,8 +64,10 @@ def compute(config: Mapping[str, Any], train: Dataset, test: Dataset, directory:
         network = train_classifier(kind, images[:samples], labels[:samples], train.classes, seed=seed, device=device)
         real[f"gen2real_{kind}"], _ = accuracy(predict(network, test_images, device), test_labels, test.classes)
 
-    save_file({name: value.cpu().contiguous() for name, value in classifier.state_dict().items()},
-              directory / "classifier.safetensors")
+    save_file(
+        {name: value.cpu().contiguous() for name, value in classifier.state_dict().items()},
+        directory / "classifier.safetensors",
+    )
     save_file({name: torch.from_numpy(value) for name, value in test_statistics.items()}, directory / "statistics.safetensors")
     summary = {
         "samples": samples,
@@ -83,7 +85,7 @@ def load(directory: Path, device: torch.device | str = "cpu") -> Reference:
     summary = json.loads((directory / "reference.json").read_text())
     classifier = CNN(tuple(summary["shape"]), summary["classes"])
     classifier.load_state_dict(load_file(directory / "classifier.safetensors"))
-    classifier.to(device, memory_format=torch.channels_last).eval()
+    classifier.to(device).to(memory_format=torch.channels_last).eval()
     saved: dict[str, np.ndarray] = {
         name: value.numpy() for name, value in load_file(directory / "statistics.safetensors").items()
     }
