@@ -8,9 +8,10 @@ whoever finds a mistake later can say in which line and column it is. The scalar
 from __future__ import annotations
 
 import difflib
+import json
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -177,7 +178,7 @@ def describe(value: Any) -> str:
     if isinstance(value, dict):
         return f"the mapping {{{_short(', '.join(map(str, value)))}}}"
     if isinstance(value, list | tuple):
-        return f"the list {_short(str(list(value)))}"
+        return f"the list {_short(json.dumps(value, default=str))}"
     return _short(str(value))
 
 
@@ -248,8 +249,8 @@ class _Reader:
             raise InputError(self._syntax(error, text)) from None
         except yaml.reader.ReaderError as error:
             line = text[: error.position].count("\n") + 1
-            problem = Problem(Mark(self.file, line), f"character {error.character!r} is not allowed in YAML", fix="remove it")
-            raise InputError(problem) from None
+            found = f"character {chr(error.character)!r} is not allowed in YAML"
+            raise InputError(Problem(Mark(self.file, line), found, fix="remove it")) from None
         except RecursionError:
             raise InputError(Problem(Mark(self.file), "brackets are nested too deeply")) from None
         finally:
@@ -323,11 +324,34 @@ def apply_overrides(document: Document, overrides: Sequence[str]) -> Document:
     """The document with every ``path=value`` put in; values are YAML. Later ones win; ``document`` is left as it was.
 
     Paths are dotted (``train.critic.kind``, ``cases.0.train.steps``); under ``axes`` and ``zip`` the rest of the path is one
-    name (``axes.privacy.epsilon=[1, 10]``). What was put in is marked as ``--set path=value``.
+    name (``axes.privacy.epsilon=[1, 10]``). What was put in is marked as ``--set path=value``. Raises ``InputError``, also
+    for an edit of what an axis sets: its values would win.
     """
     for text in overrides:
         document = _apply(document, text)
+    axes, groups = document.data.get("axes"), document.data.get("zip")
+    written: list[Place] = [("axes", name) for name in axes] if isinstance(axes, dict) else []
+    for index, group in enumerate(groups if isinstance(groups, list) else ()):
+        written += [("zip", index, name) for name in group] if isinstance(group, dict) else []
+    problems: list[Problem] = []
+    for place in written:
+        name = str(place[-1])
+        for target in (name, f"train.{name}"):
+            problems += edits_of_axis(document, tuple(target.split(".")), place)
+    if problems:
+        raise InputError(*problems)
     return document
+
+
+def edits_of_axis(document: Document, target: Place, place: Place) -> Iterator[Problem]:
+    """A problem for every override of ``target`` itself, which would be lost where the axis at ``place`` sets it."""
+    for override in document.overrides:
+        edited = override.place[2:] if override.place[0] == "cases" else override.place
+        if edited[: len(target)] == target:
+            value = override.text.partition("=")[2].strip()
+            found = f"{dotted(target)} is an axis of this sweep, and its values would win"
+            fix = f"write --set {dotted(place)}={value if value.startswith('[') else f'[{value}]'}"
+            yield document.problem(override.place, found, fix=fix)
 
 
 def _apply(document: Document, text: str) -> Document:

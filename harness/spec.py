@@ -162,6 +162,8 @@ class CaseSpec(_Section):
 class SweepSpec(_Section):
     """A sweep: one method or several cases, crossed with every axis and repeated over seeds."""
 
+    model_config = ConfigDict(json_schema_extra={"oneOf": [{"required": ["method"]}, {"required": ["cases"]}]})
+
     name: Annotated[_Name, AfterValidator(_free_name)] = Field(examples=["energy"])
     """Name of the sweep and of its folder under the results. Another file with the same name extends the sweep."""
     method: str | None = Field(default=None, examples=["dp_energy"])
@@ -171,7 +173,7 @@ class SweepSpec(_Section):
     )
     """Several methods or settings side by side, in place of ``method``."""
     preset: str | None = None
-    """A named starting point of the method: settings below ``train``."""
+    """A named starting point of the method, or of every case that names none: what ``train`` starts from."""
     data: DataSpec = Field(examples=["{source: fashion_mnist}"])
     """The private training set."""
     privacy: PrivacySpec = Field(examples=["{epsilon: 10}"])

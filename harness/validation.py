@@ -85,9 +85,9 @@ def _silent(raw: Any, kept: Any, place: Place) -> Iterator[tuple[Place, Any, str
 def _problems(error: ValidationError, model: type[BaseModel], raw: Any, origin: Origin) -> list[Problem]:
     problems: list[Problem] = []
     expected: dict[Place, tuple[Any, list[str], list[str]]] = {}
-    for item in error.errors(include_url=False):
+    items = [(item, _existing(raw, item["loc"])) for item in error.errors(include_url=False)]
+    for item, place in items:
         kind, context = item["type"], item.get("ctx", {})
-        place = _existing(raw, item["loc"])
         if kind == "extra_forbidden":
             problems.append(_unknown(model, place, origin))
         elif kind == "missing":
@@ -100,8 +100,9 @@ def _problems(error: ValidationError, model: type[BaseModel], raw: Any, origin: 
         else:
             problems.append(_statement(item, place, raw, origin))
     for place, (found, phrases, choices) in expected.items():
-        # A union complains once for each of its members; the member that got furthest is the one that was meant.
-        if not any(other != place and other[: len(place)] == place for other in expected):
+        # A union complains once for each of its members (the one that got furthest was meant), and a list whose items are
+        # wrong complains that it is too short: what is wrong inside says it better.
+        if not any(len(inner) > len(place) and inner[: len(place)] == place for _, inner in items):
             fix = nearest(found, choices) if isinstance(found, str) else ""
             problems.append(_wrong(origin, place, found, phrases, fix or _example(model, place, found, phrases)))
     return problems
@@ -131,7 +132,7 @@ def _phrase(kind: str, context: Mapping[str, Any], found: Any) -> str:
     if choices := _choices(context):
         return " or ".join(filter(None, (", ".join(choices[:-1]), choices[-1])))
     if kind == "too_short":
-        return f"at least {context['min_length']} of them"
+        return f"a list of at least {context['min_length']}"
     return _PHRASE_OF[kind]
 
 
@@ -143,7 +144,7 @@ def _choices(context: Mapping[str, Any]) -> list[str]:
 
 def _example(model: type[BaseModel], place: Place, found: Any, phrases: list[str]) -> str:
     """What to type where something with parts was expected."""
-    if not place or phrases[0] not in ("a list", "keys and values"):
+    if not place or not phrases[0].startswith(("a list", "keys and values")):
         return ""
     field = fields_at(model, place[:-1]).get(str(place[-1]))
     if field is not None and field.examples:
@@ -194,8 +195,7 @@ def _statement(item: Mapping[str, Any], place: Place, raw: Any, origin: Origin) 
     elif not isinstance(found, dict):
         text = f"`{name}` is {describe(found)}; {text}"
     else:
-        place = (*place, text.split()[0])  # such sentences begin with the setting they are about: "slots is 30; ..."
-        text = f"{name}: {text}" if name else text
+        place = (*place, text.partition(" ")[0])  # such sentences begin with the setting they are about: "slots is 30; ..."
         text += f" ({origin.when})" if origin.when else ""
     return origin.document.problem(origin.place_of(place), f"{origin.who}{text}", key="key" in context)
 
