@@ -10,8 +10,9 @@ from typing import Any
 from pydantic import BaseModel
 
 from .cases import Case
-from .document import Document, InputError, Place, Problem, dotted, edits_of_axis, nearest
+from .document import Document, InputError, Place, Problem, dotted, nearest
 from .folders import canonical_json
+from .overrides import edits_of_axis
 from .spec import CheckpointSpec, DataSpec, EvaluateSpec, PrivacySpec, ResourcesSpec, Sweep
 from .validation import accepts, leaves
 

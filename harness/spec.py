@@ -17,7 +17,8 @@ from pydantic_core import PydanticCustomError
 
 from trainables.privacy.mechanism import Neighbours
 
-from .document import Document, InputError, apply_overrides, read_document
+from .document import Document, InputError, read_document
+from .overrides import apply_overrides
 from .validation import Origin, leaves, validate
 
 _NAME = "[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
