@@ -189,7 +189,7 @@ def test_schema_describes_every_field_and_gives_the_defaults() -> None:
     assert schema["additionalProperties"] is False
     assert schema["properties"]["keep_samples"]["default"] == 100
     assert schema["$defs"]["PrivacySpec"]["properties"]["accountant"]["enum"] == ["rdp", "pld"]
-    models = [SweepSpec, CaseSpec, DataSpec, PrivacySpec, EvaluateSpec, CheckpointSpec, ResourcesSpec]
+    models: list[type[BaseModel]] = [SweepSpec, CaseSpec, DataSpec, PrivacySpec, EvaluateSpec, CheckpointSpec, ResourcesSpec]
     silent = [f"{model.__name__}.{name}" for model in models for name in undescribed(model)]
     assert silent == []
 
