@@ -50,7 +50,9 @@ class ShardMechanism:
             )
         if self.schedule not in ("sampled", "round_robin", "persistent"):
             raise ValueError(f"schedule is {self.schedule!r}; expected sampled, round_robin or persistent")
-        if not 1 <= self.shards_per_step <= self.shards:
+        _check_whole("shards", self.shards)
+        _check_whole("shards_per_step", self.shards_per_step)
+        if self.shards_per_step > self.shards:
             raise ValueError(f"shards_per_step is {self.shards_per_step}; expected 1 to shards = {self.shards}")
         _check_common(self.release_shape, self.noise_multiplier, self.releases_per_step)
 
@@ -95,8 +97,7 @@ class RecordMechanism:
     def __post_init__(self) -> None:
         if not 0 < self.sampling_rate <= 1:
             raise ValueError(f"sampling_rate is {self.sampling_rate}; expected a number over 0 and up to 1")
-        if self.records < 1:
-            raise ValueError(f"records is {self.records}; expected at least 1")
+        _check_whole("records", self.records)
         if self.neighbours not in ("replace_one", "add_remove"):
             raise ValueError(f"neighbours is {self.neighbours!r}; expected replace_one or add_remove")
         if self.clipping not in ("per_record", "whole_tensor"):
@@ -134,8 +135,7 @@ class Phase:
     steps: int
 
     def __post_init__(self) -> None:
-        if self.steps < 1:
-            raise ValueError(f"steps is {self.steps}; expected at least 1")
+        _check_whole("steps", self.steps)
 
 
 def scale_noise(phases: Iterable[Phase], factor: float) -> tuple[Phase, ...]:
@@ -176,5 +176,9 @@ def _check_common(release_shape: tuple[int, ...], noise_multiplier: float, relea
         raise ValueError(f"release_shape is {release_shape}; expected a tuple of positive whole numbers")
     if not (noise_multiplier >= 0 and math.isfinite(noise_multiplier)):
         raise ValueError(f"noise_multiplier is {noise_multiplier}; expected a finite number of at least 0")
-    if releases_per_step < 1:
-        raise ValueError(f"releases_per_step is {releases_per_step}; expected at least 1")
+    _check_whole("releases_per_step", releases_per_step)
+
+
+def _check_whole(name: str, value: int) -> None:
+    if not isinstance(value, int) or value < 1:
+        raise ValueError(f"{name} is {value}; expected a whole number of at least 1")

@@ -6,11 +6,14 @@ What holds, and where it is tested (``tests/trainables/privacy/test_sanitizer.py
   is drawn and added in float64 and rounded once to float32. Proven for real-valued Gaussian noise; finite precision,
   timing and a hostile operator are not covered.
 - A contribution (record, row or tensor) that is not finite counts as zero, before the clip; no private value raises.
-- Every release is checked against the declared mechanism; one more call, row or step raises ``PrivacyViolation``.
+- Every release is checked against the declared mechanism; one more call, draw, row, record or step raises
+  ``PrivacyViolation``, and so does a call from inside an autocast region or a captured graph. What is released carries
+  no gradient back to what it was computed from.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import secrets
 from collections.abc import Callable, Iterable, Sequence
@@ -20,26 +23,32 @@ from typing import TypeVar
 import numpy as np
 import torch
 
+from trainables.base import phase_of
+from trainables.coins import numpy_coins
+
 from .mechanism import Mechanism, Phase, RecordMechanism, ShardMechanism
 
 # float32 norms overshoot their clip by 1.6e-7; clipping a little tighter keeps the declared bound true.
 CLIP_MARGIN = 1e-6
 
-
 M = TypeVar("M", ShardMechanism, RecordMechanism)
 
 
-class PrivacyViolation(RuntimeError):
-    """The code did something that its mechanism does not declare. The trial is neither resumable nor releasable."""
+class PrivacyViolation(Exception):
+    """The code did something that its mechanism does not declare. The trial is neither resumable nor releasable.
+
+    No RuntimeError: code that retries after torch's out-of-memory error must not swallow it.
+    """
 
 
 @dataclass(frozen=True)
 class Contribution:
     """What a micro-batch of n records adds to a release, without holding n tensors of its shape.
 
-    ``norms`` (float ``[n]``) are the L2 norms of the records' contributions and ``weighted_sum(weights)`` returns the sum
-    over records of weight x contribution for float weights ``[n]``. Both must be exact for the clip to be exact; a weight
-    is 0 for a record whose norm is not finite, and ``weighted_sum`` must then leave its values out (0 x inf is NaN).
+    ``norms`` (float32 or float64 ``[n]``) are the L2 norms of the records' contributions and ``weighted_sum(weights)``
+    returns the sum over records of weight x contribution for weights ``[n]``, float32 or better too. Both must be exact for
+    the clip to be exact; a weight is 0 for a record whose norm is not finite, and ``weighted_sum`` must then leave its
+    values out (0 x inf is NaN).
     """
 
     norms: torch.Tensor
@@ -51,14 +60,29 @@ class Sanitizer:
 
     ``injected_seed`` replaces the entropy by coins keyed by (seed, step, call): for tests that compare two runs bit for bit.
     Nothing that ran so is private; ``proven`` is then False and no epsilon may be printed for it.
+
+    ``executed`` are the steps a phase that the ledger counts for all earlier attempts. A round-robin schedule goes on from
+    there and not from the step of the checkpoint: steps that run again would visit the same shards again, more often than
+    the account of so many steps allows. Raises ``ValueError`` where such a schedule is not told.
     """
 
-    def __init__(self, phases: Sequence[Phase], *, device: torch.device | str = "cpu", injected_seed: int | None = None) -> None:
+    def __init__(
+        self,
+        phases: Sequence[Phase],
+        *,
+        device: torch.device | str = "cpu",
+        injected_seed: int | None = None,
+        executed: Sequence[int] | None = None,
+    ) -> None:
         self._phases = tuple(phases)
+        if executed is None and any(getattr(phase.mechanism, "schedule", None) == "round_robin" for phase in self._phases):
+            raise ValueError("a round-robin schedule goes on where all earlier attempts stopped: give executed, steps a phase")
         self._device = torch.device(device)
         self._injected_seed = injected_seed
+        self._opened = [0] * len(self._phases) if executed is None else list(executed)
         self._mechanism: Mechanism | None = None
-        self._phase = self._step = self._calls = self._draws = 0
+        self._phase = self._step = self._calls = 0
+        self._drawn: int | None = None
         self.releases = [0] * len(self._phases)
         """Releases made in this process, a phase."""
 
@@ -71,8 +95,12 @@ class Sanitizer:
         """Allow the releases of global step ``step``, which belongs to phase number ``phase``. The budget was asked before."""
         if self._mechanism is not None:
             raise PrivacyViolation(f"step {step} opened before step {self._step} was closed")
+        planned = [phase.steps for phase in self._phases]
+        if not 0 <= step < sum(planned) or phase_of(step, planned) != phase:
+            raise PrivacyViolation(f"step {step} opened in phase {phase}; the phases declare {planned} steps")
         self._mechanism, self._phase, self._step = self._phases[phase].mechanism, phase, step
-        self._calls = self._draws = 0
+        self._opened[phase] += 1
+        self._calls, self._drawn = 0, None
 
     def close_step(self) -> None:
         """Check that the step released exactly what it declared."""
@@ -88,21 +116,23 @@ class Sanitizer:
     def sample_records(self) -> np.ndarray:
         """Indices (int64, ascending) of the records drawn for this step, each with probability ``sampling_rate``."""
         mechanism = self._require(RecordMechanism, "sample_records")
-        self._draw_once()
-        generator = self._generator("draw")
-        if mechanism.sampling_rate == 1:
-            return np.arange(mechanism.records)
-        return np.flatnonzero(generator.random(mechanism.records) < mechanism.sampling_rate)
+        records = np.arange(mechanism.records)
+        if mechanism.sampling_rate < 1:
+            # 64 bits a record against the rate x 2^64: a coin for each, as fair as the rate is a float.
+            records = np.flatnonzero(self._coins(mechanism.records) < np.uint64(mechanism.sampling_rate * 2**64))
+        self._draw(len(records))
+        return records
 
     def sample_shards(self) -> np.ndarray:
         """The m shards that answer this step: secret and fresh, or the next ones of the public round-robin schedule."""
         mechanism = self._require(ShardMechanism, "sample_shards")
-        self._draw_once()
         shards, count = mechanism.shards, mechanism.shards_per_step
+        self._draw(count)
         if mechanism.schedule == "round_robin":
-            return (self._step * count + np.arange(count)) % shards
+            turn = self._opened[self._phase] - 1 if self.proven else self._step
+            return (turn * count + np.arange(count)) % shards
         if self._injected_seed is not None:
-            return np.sort(self._generator("draw").choice(shards, count, replace=False))
+            return np.sort(self._injected("draw").choice(shards, count, replace=False))
         return np.sort(secrets.SystemRandom().sample(range(shards), count))
 
     # --- releases -----------------------------------------------------------------------------------------------------
@@ -115,19 +145,23 @@ class Sanitizer:
         """
         mechanism = self._require(RecordMechanism, "release_records", clipping="per_record")
         total = torch.zeros(mechanism.release_shape, dtype=torch.float64, device=self._device)
+        records = 0
         for contribution in contributions:
-            weights = clip_weights(contribution.norms, max_grad_norm)
-            part = contribution.weighted_sum(weights)
+            records += len(contribution.norms)
+            part = contribution.weighted_sum(clip_weights(contribution.norms.detach(), max_grad_norm))
             self._check_shape(part, mechanism.release_shape)
-            total += part
-        return self._add_noise(total, mechanism.noise_multiplier * max_grad_norm)
+            self._check_precision(contribution.norms, part)
+            total += part.detach()
+        if records > (self._drawn or 0):
+            raise PrivacyViolation(f"step {self._step} would release more records than it drew")
+        return self._release(total, mechanism.noise_multiplier, max_grad_norm)
 
     def release_tensor(self, tensor: torch.Tensor, *, max_grad_norm: float) -> torch.Tensor:
         """``tensor``, computed from all drawn records, clipped to ``max_grad_norm`` as a whole, plus noise."""
         mechanism = self._require(RecordMechanism, "release_tensor", clipping="whole_tensor")
         self._check_shape(tensor, mechanism.release_shape)
-        clipped = _clip(tensor.reshape(1, -1), max_grad_norm).reshape(mechanism.release_shape)
-        return self._add_noise(clipped, mechanism.noise_multiplier * max_grad_norm)
+        clipped = _clip(tensor.detach().reshape(1, -1), max_grad_norm).reshape(mechanism.release_shape)
+        return self._release(clipped, mechanism.noise_multiplier, max_grad_norm)
 
     def release_rows(self, answers: torch.Tensor, *, max_grad_norm: float) -> torch.Tensor:
         """Sum over the m drawn shards of ``answers [m, B, ...]``, every row clipped to ``max_grad_norm``, plus noise.
@@ -137,35 +171,52 @@ class Sanitizer:
         mechanism = self._require(ShardMechanism, "release_rows")
         self._check_shape(answers, (mechanism.shards_per_step, *mechanism.release_shape))
         rows = mechanism.shards_per_step * mechanism.release_shape[0]
-        clipped = _clip(answers.reshape(rows, -1), max_grad_norm).reshape(answers.shape).sum(dim=0)
-        return self._add_noise(clipped, mechanism.noise_multiplier * 2 * max_grad_norm)
+        clipped = _clip(answers.detach().reshape(rows, -1), max_grad_norm).reshape(answers.shape).sum(dim=0)
+        return self._release(clipped, mechanism.noise_multiplier, 2 * max_grad_norm)
 
     # --- inside -------------------------------------------------------------------------------------------------------
 
-    def _add_noise(self, total: torch.Tensor, std: float) -> torch.Tensor:
+    def _release(self, total: torch.Tensor, noise_multiplier: float, unit: float) -> torch.Tensor:
+        """``total`` (float64, every contribution finite and clipped) plus noise of noise_multiplier x ``unit``, in float32."""
         mechanism = self._require_open()
+        if self._drawn is None:
+            raise PrivacyViolation(f"step {self._step} would release what no draw of units has chosen")
         self._calls += 1
         if self._calls > mechanism.releases_per_step:
             raise PrivacyViolation(
                 f"release {self._calls} in step {self._step}; {mechanism.kind} declares {mechanism.releases_per_step} a step"
             )
-        self.releases[self._phase] += 1
-        noise = self._generator("noise").standard_normal(tuple(total.shape))
         if not torch.isfinite(total).all():
-            # Each contribution was finite and clipped, so this is a defect of weighted_sum; a release of zeros says nothing.
-            total = torch.zeros_like(total)
-        return (total.double() + torch.from_numpy(noise).to(total.device) * std).float()
+            # Every weight of a contribution that is not finite was 0, so weighted_sum let one in and bounds nothing.
+            raise PrivacyViolation(f"step {self._step} would release numbers that are not finite; weighted_sum multiplied them")
+        self.releases[self._phase] += 1
+        noise = torch.from_numpy(self._noise().standard_normal(tuple(total.shape)))
+        return (total + noise.to(total.device) * (noise_multiplier * unit)).float()
 
-    def _generator(self, purpose: str) -> np.random.Generator:
+    def _noise(self) -> np.random.Generator:
+        """A generator for one release: 256 bits of the operating system's entropy, and gone afterwards."""
         if self._injected_seed is not None:
-            from trainables.coins import numpy_coins
-
-            return numpy_coins(self._injected_seed, f"injected {purpose}", self._step, self._calls)
+            return self._injected("noise")
         return np.random.Generator(np.random.PCG64DXSM(int.from_bytes(os.urandom(32), "big")))
+
+    def _coins(self, count: int) -> np.ndarray:
+        """``count`` uniform uint64, straight from the operating system."""
+        if self._injected_seed is not None:
+            return self._injected("draw").integers(0, 2**64, count, dtype=np.uint64)
+        return np.frombuffer(os.urandom(8 * count), dtype=np.uint64)
+
+    def _injected(self, purpose: str) -> np.random.Generator:
+        assert self._injected_seed is not None
+        return numpy_coins(self._injected_seed, f"injected {purpose}", self._step, self._calls)
 
     def _require_open(self) -> Mechanism:
         if self._mechanism is None:
             raise PrivacyViolation("private data was asked for outside an open step")
+        autocast = torch.is_autocast_enabled("cpu") or torch.is_autocast_enabled("cuda")
+        captured = torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing()
+        # Under torch.compile the exception makes the tracer step out, and this code runs eagerly as it must.
+        if autocast or captured or torch.compiler.is_compiling():
+            raise PrivacyViolation("draws and releases stay outside autocast regions, captured and compiled graphs")
         return self._mechanism
 
     def _require(self, family: type[M], call: str, clipping: str | None = None) -> M:
@@ -174,10 +225,15 @@ class Sanitizer:
             raise PrivacyViolation(f"{call} in step {self._step}, but the mechanism declared is {mechanism}")
         return mechanism
 
-    def _draw_once(self) -> None:
-        self._draws += 1
-        if self._draws > 1:
+    def _draw(self, units: int) -> None:
+        if self._drawn is not None:
             raise PrivacyViolation(f"a second draw in step {self._step}; a step has one draw of units")
+        self._drawn = units
+
+    def _check_precision(self, *tensors: torch.Tensor) -> None:
+        for tensor in tensors:
+            if tensor.dtype not in (torch.float32, torch.float64):
+                raise PrivacyViolation(f"step {self._step} would clip in {tensor.dtype}, too coarse for the bound to hold")
 
     def _check_shape(self, tensor: torch.Tensor, expected: tuple[int, ...]) -> None:
         if tuple(tensor.shape) != expected:
@@ -185,14 +241,21 @@ class Sanitizer:
 
 
 def clip_weights(norms: torch.Tensor, max_grad_norm: float) -> torch.Tensor:
-    """Weights in [0, 1] that bring contributions of the given L2 norms to at most ``max_grad_norm``; 0 if not finite."""
+    """Weights in [0, 1] that bring contributions of the given L2 norms to at most ``max_grad_norm``; 0 if not finite.
+
+    Raises ``PrivacyViolation`` for a bound that is not a positive number: a tensor or array, which may hold private values,
+    is none.
+    """
+    if not isinstance(max_grad_norm, (float, int)) or not 0 < max_grad_norm < math.inf:
+        raise PrivacyViolation(f"max_grad_norm is {type(max_grad_norm).__name__}; expected a public, finite number over 0")
     bound = max_grad_norm * (1 - CLIP_MARGIN)
-    weights = (bound / norms.clamp_min(bound)).nan_to_num(0.0)
-    return torch.where(torch.isfinite(norms), weights, torch.zeros_like(weights))
+    finite = torch.isfinite(norms)
+    return torch.where(finite, bound / torch.where(finite, norms, 0.0).clamp_min(bound), 0.0)
 
 
 def _clip(rows: torch.Tensor, max_grad_norm: float) -> torch.Tensor:
     """Each row of ``[n, d]`` scaled to an L2 norm of at most ``max_grad_norm``, in float64; rows not finite become zero."""
     rows = rows.double()
     norms = rows.norm(dim=1)
-    return clip_weights(norms, max_grad_norm)[:, None] * torch.where(torch.isfinite(norms)[:, None], rows, torch.zeros_like(rows))
+    weights = clip_weights(norms, max_grad_norm)
+    return weights[:, None] * torch.where(torch.isfinite(norms)[:, None], rows, 0.0)
