@@ -18,9 +18,6 @@ import torch
 
 from trainables.privacy.sanitizer import Contribution
 
-RECORDS_PER_BATCH = 4096
-"""Rows of features held at once; 4096 rows of 3,088 features are 100 MB."""
-
 _NEAR = 0.5  # distance below which the energy pull shrinks instead of turning at full length
 
 RecordFeatures = Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
@@ -36,7 +33,7 @@ def contributions(
     energy: bool,
     reconstruction: float,
     reconstruction_clip: float,
-    batch: int = RECORDS_PER_BATCH,
+    batch: int,
 ) -> Iterator[Contribution]:
     """Contributions of the drawn records in micro-batches of at most ``batch`` rows.
 
