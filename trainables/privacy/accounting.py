@@ -18,7 +18,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import cache, lru_cache
+from functools import cache
 from typing import TYPE_CHECKING, Literal
 
 from .mechanism import Mechanism, Phase, ShardMechanism, scale_noise, with_steps
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 Accountant = Literal["pld", "rdp"]
 
-ACCOUNTANT_VERSION = "dp-accounting 0.6.0, profiles 1"
+ACCOUNTANT_VERSION = "dp-accounting 0.6.0, profiles 2"
 """Goes into cache keys: raised whenever the same phases would get another number."""
 
 UNITS = 10_000
@@ -45,8 +45,9 @@ PROOFS: dict[str, str] = {
         "replacement (Balle, Barthe, Gaboardi 2018, Theorem 2; Zhu, Dong, Wang 2022), composed numerically."
     ),
     "poisson_replace_profile": (
-        "One step is dominated by q [(1 - b) H(P1, R) + b H(P1, Q1)], advanced joint convexity (Balle, Barthe, Gaboardi 2018, "
-        "Theorem 2) with the record's own distances kept apart, composed numerically (Zhu, Dong, Wang 2022, Theorem 10)."
+        "One step is dominated by (1 - q) N(0, s^2) + q N(C, s^2) against (1 - q) N(0, s^2) + q N(-C, s^2): Neyman-Pearson "
+        "against absence (distance C) and replacement (2 C) at once, as in dp-accounting's PLDAccountant; with a whole-tensor "
+        "clip, 2 C both, by Balle, Barthe, Gaboardi 2018, Theorem 2. Composed numerically (Zhu, Dong, Wang 2022, Theorem 10)."
     ),
     "poisson_profile": (
         "The Poisson-subsampled Gaussian pair dominates adding or removing a record, each direction apart (Zhu, Dong, Wang "
@@ -65,8 +66,9 @@ PROOFS: dict[str, str] = {
         "converted by Canonne, Kamath, Steinke 2020, Proposition 12."
     ),
     "poisson_replace_profile_rdp": (
-        "The three mixtures of Wang, Balle, Kasiviswanathan 2019, Theorem 27 need only pairwise distances of at most 2 C, "
-        "which Poisson-sampled clipped contributions have too; converted by Canonne, Kamath, Steinke 2020, Proposition 12."
+        "Renyi divergence of the pair that dominates one step, (1 - q) N(0, s^2) + q N(C, s^2) against (1 - q) N(0, s^2) + "
+        "q N(-C, s^2) by Neyman-Pearson; with a whole-tensor clip Wang, Balle, Kasiviswanathan 2019, Theorem 27. Converted by "
+        "Canonne, Kamath, Steinke 2020, Proposition 12."
     ),
     "poisson_profile_rdp": (
         "Renyi bound of the Poisson-subsampled Gaussian (Mironov, Talwar, Zhang 2019), converted by Canonne, Kamath, Steinke "
@@ -178,7 +180,7 @@ def _pld(totals: Sequence[Runs], delta: float) -> list[float]:
 
 def _profiles(runs: Runs, removed: bool) -> dict[Profile, int]:
     """How often each one-step profile is composed; all Gaussian releases are one, mu^2 adding up."""
-    from .profiles import AddedUnit, Gaussian, ReplacedUnit, RevealedDraws
+    from .profiles import AddedUnit, Gaussian, ReplacedRecord, ReplacedUnit, RevealedDraws
 
     counts: dict[Profile, int] = {}
     squared_mu = 0.0
@@ -193,8 +195,10 @@ def _profiles(runs: Runs, removed: bool) -> dict[Profile, int]:
             profile, steps = RevealedDraws(rate, noise, steps), 1
         elif kind == "poisson_profile":
             profile = AddedUnit(rate, noise, removed)
+        elif _presence_noise(mechanism) > noise:
+            profile = ReplacedRecord(rate, _presence_noise(mechanism))
         else:
-            profile = ReplacedUnit(rate, _presence_noise(mechanism), noise)
+            profile = ReplacedUnit(rate, noise)
         counts[profile] = counts.get(profile, 0) + steps
     if squared_mu:
         counts[Gaussian(1 / math.sqrt(squared_mu))] = 1
@@ -216,56 +220,32 @@ def _presence_noise(mechanism: Mechanism) -> float:
     return mechanism.noise_multiplier / (mechanism.presence_distance * math.sqrt(mechanism.releases_per_step))
 
 
-# --- Renyi ------------------------------------------------------------------------------------------------------------
-
-
 def _rdp(totals: Sequence[Runs], delta: float) -> list[float]:
-    from dp_accounting.rdp import rdp_privacy_accountant as library
+    from dp_accounting.rdp.rdp_privacy_accountant import compute_epsilon
 
-    orders = _orders()
+    from . import renyi
+
     return [
-        float(library.compute_epsilon(orders, sum(times * _phase_renyi(phase) for phase, times in runs), delta)[0])
+        float(compute_epsilon(renyi.orders(), sum(times * _phase_renyi(phase) for phase, times in runs), delta)[0])
         for runs in totals
     ]
 
 
-@lru_cache(maxsize=1)
-def _orders() -> tuple[float, ...]:
-    """The library's orders and every integer to 64: without the small integers the bound may be eight times as large."""
-    from dp_accounting.rdp import rdp_privacy_accountant as library
-
-    return tuple(sorted({*library.DEFAULT_RDP_ORDERS, *range(2, 65), 80, 96, 160, 192}))
-
-
 def _phase_renyi(phase: Phase) -> np.ndarray:
-    """Renyi divergences of one run of a phase at ``_orders()``."""
-    import numpy as np
+    """Renyi divergences of one run of a phase at ``renyi.orders()``."""
+    from . import renyi
 
     mechanism = phase.mechanism
-    kind, noise, rate = _kind(mechanism), mechanism.effective_noise_multiplier, mechanism.sampling_rate
-    orders = np.array(_orders())
+    kind, rate, noise = _kind(mechanism), mechanism.sampling_rate, mechanism.effective_noise_multiplier
     if kind == "gaussian":
-        return _visits(phase) * orders / (2 * noise**2)
+        return _visits(phase) * renyi.gaussian(noise)
     if kind == "draws_revealed":
-        drawn = np.log(rate) + orders * (orders - 1) / (2 * noise**2)
-        return phase.steps * np.logaddexp(math.log1p(-rate), drawn) / (orders - 1)
-    return phase.steps * _step_renyi(kind, rate, noise)
-
-
-@lru_cache(maxsize=256)
-def _step_renyi(kind: str, rate: float, noise: float) -> np.ndarray:
-    """Renyi divergences of one subsampled step, by dp-accounting."""
-    from dp_accounting import dp_event
-    from dp_accounting.privacy_accountant import NeighboringRelation
-    from dp_accounting.rdp.rdp_privacy_accountant import RdpAccountant
-
-    release = dp_event.GaussianDpEvent(noise)
+        return phase.steps * renyi.revealed_draw(rate, noise)
     if kind == "poisson_profile":
-        accountant = RdpAccountant(_orders(), NeighboringRelation.ADD_OR_REMOVE_ONE)
-        return accountant.compose(dp_event.PoissonSampledDpEvent(rate, release)).rdp
-    # The library uses sample size / data-set size alone, and the bound only needs the probability of taking part.
-    accountant = RdpAccountant(_orders(), NeighboringRelation.REPLACE_ONE)
-    return accountant.compose(dp_event.SampledWithoutReplacementDpEvent(1, rate, release)).rdp
+        return phase.steps * renyi.added_unit(rate, noise)
+    if _presence_noise(mechanism) > noise:
+        return phase.steps * renyi.replaced_record(rate, _presence_noise(mechanism))
+    return phase.steps * renyi.replaced_unit(rate, noise)
 
 
 # --- calibration --------------------------------------------------------------------------------------------------------

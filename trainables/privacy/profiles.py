@@ -20,6 +20,8 @@ from typing import Protocol
 import numpy as np
 from scipy import special
 
+_ROOT = math.sqrt(2 * math.pi)
+
 
 class Profile(Protocol):
     """What ``loss_distribution`` needs to know of a dominating pair (P, Q). Equal profiles compare and hash equal."""
@@ -51,6 +53,15 @@ def gaussian_hockey_stick(losses: np.ndarray, noise: float) -> np.ndarray:
     return np.maximum(upper - lower, 0.0)
 
 
+def _density(z: np.ndarray) -> np.ndarray:
+    return np.exp(-z * z / 2) / _ROOT
+
+
+def _mills(z: np.ndarray) -> np.ndarray:
+    """Phi(-z) / density(z) for z >= 0."""
+    return special.erfcx(z / math.sqrt(2)) * _ROOT / 2
+
+
 def _loss_when_drawn(losses: np.ndarray, rate: float) -> np.ndarray:
     """log(1 + (exp(loss) - 1) / rate): the loss that the drawn unit must show for the mixture to show ``losses``."""
     small = np.minimum(losses, 30.0)
@@ -74,30 +85,55 @@ class Gaussian:
 
 @dataclass(frozen=True)
 class ReplacedUnit:
-    """A unit that takes part with probability ``rate`` is replaced by another one.
+    """A unit that takes part with probability ``rate`` is replaced by another one: shards, or a whole-tensor clip.
 
-    One step is (1 - q) R + q P1 against (1 - q) R + q Q1, where R is the answer without the unit. By advanced joint
-    convexity (Balle, Barthe, Gaboardi 2018, Theorem 2), H_a = q H_a'(P1, (1 - b) R + b Q1) with a = 1 + q (a' - 1) and
-    b = a / a', and by convexity in the second argument that is at most
-
-        q [(1 - b) H_a'(P1, R) + b H_a'(P1, Q1)],
-
-    two Gaussian profiles at std / |P1 - R| (``presence_noise``) and std / |P1 - Q1| (``replacement_noise``). The same bound
-    holds with P and Q exchanged. With both distances equal it is q H_a'(Gaussian), the profile of m of K units drawn
-    without replacement (Zhu, Dong, Wang 2022, replace-one case).
+    One step is P = (1 - q) R + q P1 against Q = (1 - q) R + q Q1: R is the law of the answer without the unit, and R, P1, Q1
+    are pairwise within one distance, std / ``noise``. By advanced joint convexity (Balle, Barthe, Gaboardi 2018, Theorem 2),
+    H_a = q H_a'(P1, (1 - b) R + b Q1) with a = 1 + q (a' - 1) and b = a / a', and convexity in the second argument leaves
+    q H_a'(Gaussian): the replace-one profile of m of K units drawn without replacement (Zhu, Dong, Wang 2022). It is
+    attained for a >= 1 where R = Q1, and for a < 1 (P and Q exchanged) where R = P1.
     """
 
     rate: float
-    presence_noise: float
-    replacement_noise: float
+    noise: float
 
     def forward(self, losses: np.ndarray) -> np.ndarray:
-        inner = _loss_when_drawn(losses, self.rate)
-        replaced = gaussian_hockey_stick(inner, self.replacement_noise)
-        if self.presence_noise == self.replacement_noise:
-            return self.rate * replaced
-        share = np.exp(losses - inner)
-        return self.rate * ((1 - share) * gaussian_hockey_stick(inner, self.presence_noise) + share * replaced)
+        return self.rate * gaussian_hockey_stick(_loss_when_drawn(losses, self.rate), self.noise)
+
+    backward = forward
+
+
+@dataclass(frozen=True)
+class ReplacedRecord:
+    """A Poisson-sampled record of a clipped sum is replaced by another one; ``noise`` is std / clip bound of one record.
+
+    The record moves the sum by at most C when it is drawn rather than not and by at most 2 C when it is replaced. Given the
+    other records drawn, H_a(P, Q) for a >= 1 is the largest q P1(A) - (a - 1)(1 - q) R(A) - a q Q1(A) over events A. Among
+    events with P1(A) = Phi(z), Neyman and Pearson give R(A) >= Phi(z - C/std) and Q1(A) >= Phi(z - 2C/std), and half-lines of
+
+        (1 - q) N(0, s^2) + q N(1, s^2)  against  (1 - q) N(0, s^2) + q N(-1, s^2),    s = std / C,
+
+    attain both at once: this pair dominates, and two records that pull in opposite directions show it. Averaging over the
+    other records keeps the bound (joint convexity), a < 1 is the mirror image. ``PLDAccountant`` of dp-accounting uses the
+    same pair under ``REPLACE_ONE``.
+    """
+
+    rate: float
+    noise: float
+
+    def forward(self, losses: np.ndarray) -> np.ndarray:
+        shift = 1 / self.noise
+        # p = a q is a quadratic equation in y = exp(shift x) at x standard deviations, solved in logarithms:
+        # k y^2 - w (a - 1) y - a k = 0 with w = 1 - rate, k = rate exp(-shift^2 / 2).
+        log_k = math.log(self.rate) - shift * shift / 2
+        with np.errstate(divide="ignore"):
+            log_linear = math.log1p(-self.rate) + np.log(-np.expm1(-losses))
+        log_root = np.logaddexp(2 * log_linear, math.log(4) + 2 * log_k - losses) / 2
+        threshold = (losses + np.logaddexp(log_linear, log_root) - math.log(2) - log_k) / shift
+        # Both terms are differences of Mills ratios; the (1 - q) parts are eliminated by p = a q at the threshold.
+        drawn = special.ndtr(shift - threshold) - _density(threshold - shift) * _mills(threshold)
+        other = np.exp(losses - (threshold + shift) ** 2 / 2) / _ROOT * (_mills(threshold) - _mills(threshold + shift))
+        return self.rate * np.maximum(drawn + other, 0.0)
 
     backward = forward
 
