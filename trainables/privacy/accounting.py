@@ -278,32 +278,40 @@ def calibrate(
         spent = max(epsilon(scale_noise(plan, units / UNITS), delta=delta, accountant=accountant) for plan in extended)
         return math.log(spent / target_epsilon) if spent > 0 else -math.inf
 
-    low, high = 0, UNITS
+    # Epsilon falls at least as fast as 1 / factor in practice, so this guess and 1 mostly have the answer between them.
+    limit = round(LARGEST_FACTOR * UNITS)
+    guess = math.ceil(UNITS * math.exp(min(log_excess(UNITS), math.log(LARGEST_FACTOR))))
+    low, high = sorted((UNITS, max(guess, 1)))
     while log_excess(high) > 0:
-        low, high = high, 2 * high
-        if high > LARGEST_FACTOR * UNITS:
+        if high >= limit:
             raise InfeasibleBudget(
                 f"epsilon {target_epsilon} at delta {delta} is out of reach: {LARGEST_FACTOR:g} times the method's own noise "
                 f"would not do; ask for a larger epsilon or fewer steps"
             )
-    while low == 0 and high > 1:
-        if log_excess(high // 2) > 0:
-            low = high // 2
-        else:
-            high //= 2
+        low, high = high, min(2 * high, limit)
+    while low and log_excess(low) <= 0:
+        low, high = low // 2, low
     return _smallest(log_excess, low, high) / UNITS
 
 
 def _smallest(excess: Callable[[int], float], low: int, high: int) -> int:
-    """The first whole number at which a falling function is <= 0, between ``low`` (above 0) and ``high`` (not)."""
-    bisect = False
+    """The first whole number at which a falling function is <= 0, between ``low`` (0, or above) and ``high`` (not above).
+
+    Regula falsi on logarithms, Illinois variant: the value at an end that stays twice is halved, which draws the next point
+    towards it.
+    """
+    at_low, at_high = excess(low) if low else math.inf, excess(high)
+    moved = None
     while high - low > 1:
-        middle = math.sqrt(low * high)
-        if low and not bisect and math.isfinite(excess(low)) and math.isfinite(excess(high)):
-            share = excess(low) / (excess(low) - excess(high))
-            middle = low * (high / low) ** share
-        middle = min(max(round(middle), low + 1), high - 1)
-        width = high - low
-        low, high = (middle, high) if excess(middle) > 0 else (low, middle)
-        bisect = high - low > width / 2
+        if math.isfinite(at_low) and math.isfinite(at_high):
+            middle = round(low * (high / low) ** (at_low / (at_low - at_high)))
+        else:
+            middle = (low + high) // 2
+        middle = min(max(middle, low + 1), high - 1)
+        if excess(middle) > 0:
+            at_high /= 2 if moved == "low" else 1
+            low, at_low, moved = middle, excess(middle), "low"
+        else:
+            at_low /= 2 if moved == "high" else 1
+            high, at_high, moved = middle, excess(middle), "high"
     return high
