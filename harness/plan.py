@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from trainables import registry
@@ -249,7 +250,9 @@ class _Planner:
         settings = spec.data
         key = settings.model_dump_json()
         if key not in self._data:
-            arguments = {name: getattr(settings, name) for name in ("path", "size", "resolution")}
+            # Absolute, since the workers of another machine start in another folder.
+            path = str(Path(settings.path).absolute()) if settings.path else None
+            arguments = {"path": path, "size": settings.size, "resolution": settings.resolution}
             try:
                 self._data[key] = Data(
                     source=settings.source,

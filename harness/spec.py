@@ -106,7 +106,8 @@ class PrivacySpec(_Section):
     neighbours: Neighbours = "replace_one"
     """Which data sets are neighbours: one record replaced, or one record more or fewer."""
     reserve: _Steps | None = None
-    """Steps that are written down as spent before they run. Empty: one checkpoint interval."""
+    """Steps beyond the planned ones that the noise leaves room for, so that what a crash has lost can be done again within
+    the budget. Empty: a twentieth of all steps, which is one checkpoint interval."""
 
     @model_validator(mode="after")
     def _not_both(self) -> PrivacySpec:
@@ -128,7 +129,7 @@ class CheckpointSpec(_Section):
     """When a trial saves what it needs to go on after an interruption."""
 
     every: _Steps | None = None
-    """Steps between checkpoints. Empty: chosen by the harness."""
+    """Steps between checkpoints, each written down as spent before it runs. Empty: a twentieth of all steps."""
 
 
 class ResourcesSpec(_Section):

@@ -44,10 +44,14 @@ def load_data(data: Mapping[str, Any], folders: Folders) -> tuple[Dataset, Datas
     return sources.load(data["source"], **arguments)
 
 
-def pick_device(resources: Mapping[str, Any]) -> torch.device:
-    """The GPU if the job asks for one, else the CPU. Raises ``RuntimeError`` if it asks and there is none."""
+def prepare_torch(resources: Mapping[str, Any]) -> torch.device:
+    """Give torch as many threads as the job has processors, and return its device: the GPU if it asks for one, else the CPU.
+
+    Raises ``RuntimeError`` if it asks for a GPU and there is none.
+    """
     import torch
 
+    torch.set_num_threads(max(1, int(resources["cpu"])))
     if not resources["gpu"]:
         return torch.device("cpu")
     if not torch.cuda.is_available():
@@ -277,7 +281,7 @@ class _TrialRun:
     def _device(self) -> torch.device:
         import torch
 
-        device = pick_device(self.job["resources"])
+        device = prepare_torch(self.job["resources"])
         self.device_name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
         return device
 

@@ -43,13 +43,13 @@ def _run_stage(folders: Folders, job: Mapping[str, Any]) -> Mapping[str, Any]:
     from trainables.base import Stage
 
     from .stages import compute_stage
-    from .trial import load_data, pick_device
+    from .trial import load_data, prepare_torch
 
     log = folders.logs / f"{job['id']}.log"
     with logging_to(log):
         try:
             train, test = load_data(job["data"], folders)
-            compute_stage(folders, job["id"], Stage(**job["stage"]), train, test, pick_device(job["resources"]))
+            compute_stage(folders, job["id"], Stage(**job["stage"]), train, test, prepare_torch(job["resources"]))
         except Exception as error:
             logger.error("stage failed\n%s", traceback.format_exc())
             return {"status": "failed", "message": one_line(error), "log": str(log)}

@@ -23,7 +23,10 @@ def test_a_second_driver_is_refused_and_told_who_holds_the_sweep(tmp_path: Path)
 
 def test_the_lock_of_a_dead_process_is_taken_over(tmp_path: Path) -> None:
     path = tmp_path / "driver.lock"
-    code = "import sys, os, pathlib; from harness.lock import DriverLock; DriverLock(pathlib.Path(sys.argv[1])).__enter__(); os._exit(9)"
+    code = (
+        "import os, pathlib, sys; from harness.lock import DriverLock; "
+        "DriverLock(pathlib.Path(sys.argv[1])).__enter__(); os._exit(9)"
+    )
     subprocess.run([sys.executable, "-c", code, str(path)], check=False, cwd=Path(__file__).parents[2])
     assert path.exists()
     with DriverLock(path):

@@ -1,0 +1,266 @@
+"""The lifecycle of one trial on real digits: resume, stop, violation, overtaking; noise injected where runs are compared."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from harness import store
+from harness.expand import expand
+from harness.folders import Folders
+from harness.ledger import Attempt, Fenced, executed_steps, read_account, read_trial_attempts
+from harness.plan import job_document, make_plan
+from harness.planfile import write_plan
+from harness.rows import phases_of
+from harness.spec import load_sweep
+from harness.stages import compute_stage
+from harness.trial import load_data, run_trial
+
+FILE = """
+name: one
+method: dp_energy_guided
+data: {source: digits}
+privacy: {epsilon: 10, accountant: pld}
+train:
+  steps: 6
+  slots: 20
+  generator_channels: 4
+  features: pixels
+  sampling_rate: 0.5
+  classifier: {steps: 4, sampling_rate: 0.5}
+evaluate: {samples: 100}
+checkpoint: {every: 2}
+keep_samples: 10
+"""
+
+
+@pytest.fixture(scope="module")
+def stages_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A root with the shared reference stage, computed once."""
+    root = tmp_path_factory.mktemp("stages")
+    folders, job, _ = prepare(root)
+    plan = make_plan(folders, expand(load_sweep(root / "one.yaml")))
+    train, test = load_data(job["data"], folders)
+    for identifier, (stage, _) in plan.stages.items():
+        compute_stage(folders, identifier, stage, train, test, torch.device("cpu"))
+    return root
+
+
+@pytest.fixture
+def root(stages_root: Path, tmp_path: Path) -> Path:
+    (tmp_path / "stages").symlink_to(stages_root / "stages")
+    return tmp_path
+
+
+def prepare(root: Path, text: str = FILE) -> tuple[Folders, dict[str, Any], Path]:
+    """(folders, the trial's job, the launch's plan file) of the one trial of ``text``."""
+    (root / "one.yaml").write_text(text)
+    folders = Folders(root, "one")
+    plan = make_plan(folders, expand(load_sweep(root / "one.yaml")))
+    (trial,) = plan.trials
+    job = {**job_document(plan, trial, {}), "kind": "train"}
+    path = folders.launches / "test" / "plan.json"
+    write_plan(path, {trial.trial_id: job})
+    return folders, job, path
+
+
+def ignore(progress: object) -> None:
+    """A report that nobody reads."""
+
+
+def run(prepared: tuple[Folders, dict[str, Any], Path], **arguments: Any) -> dict[str, Any]:
+    folders, job, path = prepared
+    return run_trial(folders, job, arguments.pop("report", ignore), plan=path, **arguments)
+
+
+def row(folders: Folders) -> Any:
+    (found,) = store.read(folders.sweep).trials.to_dict("records")
+    return found
+
+
+class StopAfter:
+    """A report that asks for a stop once the trial has done so many steps; no pause between looks."""
+
+    def __init__(self, steps: int, path: Path) -> None:
+        self.steps, self.stop_file = steps, path.parent / "stop"
+
+    def __call__(self, progress: Any) -> None:
+        if progress["step"] >= self.steps:
+            self.stop_file.touch()
+
+
+@pytest.mark.parametrize("steps", [3, 4, 7])
+def test_a_trial_that_was_stopped_and_resumed_equals_one_that_was_not(
+    root: Path, tmp_path_factory: pytest.TempPathFactory, steps: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("harness.trial.STOP_INTERVAL_S", 0.0)
+    whole = prepare(root)
+    assert run(whole, injected_seed=5)["status"] == "completed"
+
+    other = tmp_path_factory.mktemp("stopped")
+    (other / "stages").symlink_to((root / "stages").resolve())
+    parts = prepare(other)
+    folders, job, path = parts
+    assert run(parts, injected_seed=5, report=StopAfter(steps, path))["status"] == "interrupted"
+    (path.parent / "stop").unlink()
+    assert row(folders)["status"] == "interrupted"
+    assert run(parts, injected_seed=5)["status"] == "completed"
+
+    expected, found = (load_file(f.generator(job["trial_id"])) for f in (whole[0], folders))
+    assert expected.keys() == found.keys()
+    assert all(torch.equal(expected[name], found[name]) for name in expected)
+    assert executed_steps(folders, read_trial_attempts(folders, job["trial_id"]), 2) == [4, 6], "nothing was done twice"
+    assert list(store.read(folders.sweep).history.step) == sorted(set(store.read(folders.sweep).history.step))
+
+
+def test_injected_noise_is_never_given_an_epsilon(root: Path) -> None:
+    prepared = prepare(root)
+    run(prepared, injected_seed=5)
+    found = row(prepared[0])
+    assert found["proof"] == "none: the noise was injected by a test"
+    assert found["epsilon"] is None or found["epsilon"] != found["epsilon"]
+
+
+def test_two_runs_with_real_noise_differ(root: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    other = tmp_path_factory.mktemp("again")
+    (other / "stages").symlink_to((root / "stages").resolve())
+    generators = []
+    for place in (root, other):
+        prepared = prepare(place)
+        run(prepared)
+        generators.append(load_file(prepared[0].generator(prepared[1]["trial_id"])))
+    assert not all(torch.equal(generators[0][name], generators[1][name]) for name in generators[0])
+
+
+def test_every_release_is_reserved_before_and_counted_after(root: Path) -> None:
+    folders, job, _ = prepared = prepare(root)
+    run(prepared)
+    (account,) = (folders.ledger / "digits" / "one").glob("*.jsonl")
+    lines = [json.loads(line) for line in account.read_text().splitlines()]
+    reserved = [line["steps"] for line in lines if "steps" in line]
+    assert reserved == [[0, 2], [2, 4], [4, 6], [6, 8], [8, 10]]
+    assert lines[-1] == {"executed": [4, 6]}
+    assert [phase.steps for phase in read_account(account)[0]] == [4, 6]
+    found = row(folders)
+    assert found["releases"] == 10
+    assert found["epsilon"] == found["epsilon_surviving"] <= 10
+    assert found["epsilon"] == job["privacy"]["known"]["pld"]["4,6"]
+
+
+def test_the_guard_stops_a_trial_whose_budget_is_spent(root: Path) -> None:
+    folders, job, path = prepared = prepare(root)
+    for _ in range(2):
+        lost = Attempt.open(
+            folders, job["trial_id"], kind="train", lineage="digits", phases=phases_of(job), plan=path
+        )
+        lost.reserve(0, 2)
+    assert run(prepared)["status"] == "budget"
+    found = row(folders)
+    assert found["epsilon"] <= 10
+    assert found["steps"] < 10
+    assert found["releases"] == found["steps"] + 4
+    assert found["gen2real_cnn"] > 0, "what was trained within the budget is kept and measured"
+
+
+def test_a_checkpoint_holds_no_random_state(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("harness.trial.STOP_INTERVAL_S", 0.0)
+    folders, job, path = prepared = prepare(root)
+    run(prepared, report=StopAfter(6, path))
+    state = torch.load(folders.checkpoint(job["trial_id"]), weights_only=True)
+
+    def tensors(value: Any) -> list[torch.Tensor]:
+        if isinstance(value, dict):
+            return [tensor for item in value.values() for tensor in tensors(item)]
+        if isinstance(value, list | tuple):
+            return [tensor for item in value for tensor in tensors(item)]
+        return [value] if isinstance(value, torch.Tensor) else []
+
+    assert tensors(state)
+    assert not any(tensor.dtype == torch.uint8 for tensor in tensors(state)), "torch keeps random states as bytes"
+
+
+METHOD = '''
+from trainables.dp_energy.method import *
+NAME = "{name}"
+'''
+
+TRAINING = '''
+from trainables.dp_energy.training import Trainer as Base, load_sampler
+
+class Trainer(Base):
+    def step(self):
+        if self.steps_done == 2:
+            {fault}
+        return super().step()
+'''
+
+
+def planted(folder: Path, name: str, fault: str) -> str:
+    """A method of the user's own, in ``folder``, that goes wrong in its third step; returns a sweep file for it."""
+    package = folder / f"planted_{name}" / "broken"
+    package.mkdir(parents=True)
+    for place in (package, package.parent):
+        (place / "__init__.py").touch()
+    (package / "method.py").write_text(METHOD.format(name=name))
+    (package / "training.py").write_text(TRAINING.format(fault=fault))
+    own = FILE.replace("dp_energy_guided", f"planted_{name}.broken")
+    return own.replace("  classifier: {steps: 4, sampling_rate: 0.5}\n", "")
+
+
+@pytest.mark.parametrize(
+    ("name", "fault", "status", "resumable"),
+    [
+        ("error", 'raise ValueError("a defect")', "failed", True),
+        ("memory", "raise MemoryError", "oom", True),
+        ("calls", "super().step()", "failed", False),
+        ("draws", "self._sanitizer.sample_records()", "failed", False),
+    ],
+)
+def test_a_failure_is_recorded_with_what_it_released(
+    root: Path, monkeypatch: pytest.MonkeyPatch, name: str, fault: str, status: str, resumable: bool
+) -> None:
+    monkeypatch.syspath_prepend(str(root))
+    folders, job, _ = prepared = prepare(root, planted(root, name, fault))
+    outcome = run(prepared)
+    assert outcome["status"] == status
+    (record,) = read_trial_attempts(folders, job["trial_id"])
+    assert record.status == status
+    assert record.end is not None
+    assert record.end["resumable"] is resumable
+    assert executed_steps(folders, [record], 1) == [3], "the step that failed may have released"
+    assert "Traceback" in Path(outcome["log"]).read_text()
+    assert "\n" not in outcome["message"]
+    assert not folders.generator(job["trial_id"]).exists()
+    (trial,) = make_plan(folders, expand(load_sweep(root / "one.yaml")), retry_failed=True).trials
+    assert trial.action == ("train" if resumable else "lost_cause")
+    (trial,) = make_plan(folders, expand(load_sweep(root / "one.yaml"))).trials
+    assert trial.action == ("failed" if resumable else "lost_cause")
+
+
+def test_an_overtaken_attempt_leaves_everything_to_the_later_one(root: Path) -> None:
+    folders, job, path = prepared = prepare(root)
+
+    def overtake(progress: Any) -> None:
+        if len(read_trial_attempts(folders, job["trial_id"])) == 1:
+            Attempt.open(folders, job["trial_id"], kind="train", lineage="digits", phases=phases_of(job), plan=path)
+
+    with pytest.raises(Fenced):
+        run(prepared, report=overtake)
+    first, second = read_trial_attempts(folders, job["trial_id"])
+    assert first.end is None
+    assert second.end is None
+    assert not folders.generator(job["trial_id"]).exists()
+
+
+def test_data_other_than_planned_are_refused(root: Path) -> None:
+    folders, job, path = prepare(root)
+    job = {**job, "data": {**job["data"], "fingerprint": "0" * 64}}
+    outcome = run((folders, job, path))
+    assert outcome["status"] == "failed"
+    assert "the plan was made for 000000000000" in outcome["message"]
+    assert executed_steps(folders, read_trial_attempts(folders, job["trial_id"]), 2) == [0, 0]
