@@ -36,21 +36,17 @@ class Profile(Protocol):
 
 
 def gaussian_hockey_stick(losses: np.ndarray, noise: float) -> np.ndarray:
-    """Phi(1/(2s) - loss s) - exp(loss) Phi(-1/(2s) - loss s) for s = ``noise`` and losses of any sign up to overflow.
+    """Phi(1/(2s) - loss s) - exp(loss) Phi(-1/(2s) - loss s) for s = ``noise``.
 
-    The exact profile of one Gaussian release (Balle & Wang 2018, Theorem 8), written with the scaled complementary error
-    function, which keeps relative precision where both terms are tiny.
+    The exact profile of one Gaussian release (Balle & Wang 2018, Theorem 8) at losses >= 0, written with Mills ratios, which
+    keep relative precision where both terms are tiny.
 
     >>> float(gaussian_hockey_stick(np.array(10.0), 0.49988862).round(9))
     1e-05
     """
     position = losses * noise - 1 / (2 * noise)
-    density = np.exp(-position * position / 2) / 2
-    lower = density * special.erfcx((losses * noise + 1 / (2 * noise)) / math.sqrt(2))
-    upper = np.where(
-        position > 0, density * special.erfcx(np.maximum(position, 0) / math.sqrt(2)), special.ndtr(-np.maximum(position, -40))
-    )
-    return np.maximum(upper - lower, 0.0)
+    tail = np.where(position > 0, _density(position) * _mills(np.maximum(position, 0)), special.ndtr(-position))
+    return np.maximum(tail - _density(position) * _mills(position + 1 / noise), 0.0)
 
 
 def _density(z: np.ndarray) -> np.ndarray:
@@ -162,13 +158,10 @@ class AddedUnit:
 
     def _mixture_second(self, losses: np.ndarray) -> np.ndarray:
         # H_a(N, M) = a [H_{1/a}(M, N) - (1 - 1/a)], and with c = 1 + (1/a - 1) / q the bracket is q c H_{1/c}(Gaussian);
-        # where c <= 0 no outcome has a loss as large.
-        inverse = 1 + np.expm1(-losses) / self.rate
-        possible = inverse > 1e-300
-        inverse = np.where(possible, inverse, 1.0)
-        return np.where(
-            possible, np.exp(losses) * self.rate * inverse * gaussian_hockey_stick(-np.log(inverse), self.noise), 0.0
-        )
+        # a q c = 1 - a (1 - q) is the share of N that M cannot explain, and 0 where no outcome has a loss as large.
+        share = np.maximum(-np.expm1(losses + math.log1p(-self.rate)), 0.0)
+        inner = losses + math.log(self.rate) - np.log(np.maximum(share, 1e-300))
+        return share * gaussian_hockey_stick(inner, self.noise)
 
 
 @dataclass(frozen=True)
