@@ -16,7 +16,8 @@ from trainables.privacy.sanitizer import Contribution, Sanitizer
 from .method import ClassifierConfig, classifier_features
 from .oriented import OrientedFeatures
 
-RECORDS_PER_BATCH = 4096
+RECORDS_PER_BATCH = 512
+"""Records whose features are worked on at once."""
 
 _MOMENTUM = 0.9
 _FINAL_RATE = 0.05
