@@ -1,0 +1,285 @@
+"""Jobs on a Ray cluster, placed by Ray Tune.
+
+Tune places processes and tells when one dies; it is never the record. It is fed by a searcher that gives out the planned
+jobs, its own storage is thrown away, its retries, loggers, checkpoints and ``Tuner.restore`` are not used. A job is one
+fresh process (no CUDA context, random state or hook of another trial is left in it), and an error that Tune reports means
+that this process is gone: ``run_job`` lets no exception out.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import shutil
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import ray
+from ray import tune
+from ray.tune.experiment import Trial
+from ray.tune.progress_reporter import TrialProgressCallback
+from ray.tune.schedulers import FIFOScheduler
+from ray.tune.search import Searcher
+
+from ..cluster import Cluster, ClusterError, environment
+from ..jobs import Event, Job
+from .inline import TARGET, load
+
+DEFAULT_MEMORY = 1500 * 2**20
+"""Bytes reserved for a job of which nothing was measured: three times what torch, Ray and a small generator take."""
+
+_TUNE = {
+    "RAY_AIR_NEW_OUTPUT": "0",  # the old output is the one that verbose=0 silences
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C is the driver's: it makes the stop file
+    "TUNE_FORCE_TRIAL_CLEANUP_S": "60",
+    "TUNE_GLOBAL_CHECKPOINT_S": "86400",  # its snapshots are for Tuner.restore
+    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
+}
+
+
+class ImpossibleRequest(ClusterError):
+    """A job asks for more than any machine of the cluster has; Ray would wait for ever without a word."""
+
+
+class RayTuneExecutor:
+    """Runs jobs on ``cluster``, as many at once as its machines hold.
+
+    Every job takes its cpu, gpu and measured memory (``DEFAULT_MEMORY`` where nothing was measured) from one machine.
+    ``max_concurrent`` is the user's own word on how many may run at once: memory is then not counted.
+    """
+
+    def __init__(self, cluster: Cluster, *, max_concurrent: int | None = None, target: str = TARGET) -> None:
+        self._cluster, self._max_concurrent, self._target = cluster, max_concurrent, target
+
+    def run(self, jobs: Sequence[Job], plan: Path, on_event: Callable[[Event], None], stop_file: Path) -> None:
+        """Run ``jobs``; the first ones start first.
+
+        Raises ``ImpossibleRequest`` before any job has started. Jobs that run when this is left by an exception, such as
+        a second Ctrl-C, are reported as lost.
+        """
+        if not jobs or stop_file.exists():
+            return
+        plan = plan.resolve()
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        configs = [
+            {"target": self._target, "plan": str(plan), "job": job.id, "request": self._request(job, nodes)} for job in jobs
+        ]
+        events = _Events(on_event)
+        # Inside the launch's folder, which all machines see; nothing but Tune reads it.
+        scratch = plan.parent / f"tune-{uuid4().hex[:8]}"
+        pending = min(len(jobs), int(sum(node.get("CPU", 0) for node in nodes)) + 2)
+        try:
+            with environment({**_TUNE, "TUNE_MAX_PENDING_TRIALS_PG": str(pending)}), _quiet(), _kept_usr1():
+                tune.Tuner(
+                    tune.with_resources(_run, _placement),
+                    tune_config=tune.TuneConfig(
+                        search_alg=_PlannedJobs(configs, stop_file, self._max_concurrent),
+                        scheduler=_DropWaiting(stop_file),
+                        num_samples=len(jobs),
+                        reuse_actors=False,
+                        trial_name_creator=_job_id,
+                        trial_dirname_creator=_job_id,
+                    ),
+                    run_config=tune.RunConfig(
+                        name="jobs",
+                        storage_path=str(scratch),
+                        failure_config=tune.FailureConfig(max_failures=0),
+                        callbacks=[events],
+                        verbose=0,
+                    ),
+                ).fit()
+        finally:
+            events.close()
+            shutil.rmtree(scratch, ignore_errors=True)
+
+    def close(self) -> None:
+        """End the Ray that was started here, or leave the one that was joined."""
+        self._cluster.close()
+
+    def _request(self, job: Job, nodes: Sequence[Mapping[str, float]]) -> dict[str, float]:
+        """What ``job`` takes from one machine, in Ray's words. Raises ``ImpossibleRequest``."""
+        request = {"CPU": job.cpu}
+        if job.gpu:
+            request["GPU"] = job.gpu
+        if self._max_concurrent is None:
+            # An assumption must not rule a job out: where no machine has that much, it gets a whole one.
+            largest = max(node.get("memory", 0.0) for node in nodes)
+            request["memory"] = job.memory if job.memory is not None else min(DEFAULT_MEMORY, largest)
+        if not any(all(node.get(name, 0.0) >= amount for name, amount in request.items()) for node in nodes):
+            there = " and ".join(sorted({_words(node) for node in nodes}))
+            advice = "lower resources: in the sweep file, or bring a larger machine"
+            if "memory" in request and all(node.get("memory", 0.0) < request["memory"] for node in nodes):
+                advice = "that memory was measured on earlier runs; --max-concurrent 1 runs one at a time without counting it"
+            raise ImpossibleRequest(f"{job.label} asks for {_words(request)} on one machine; there is {there}: {advice}")
+        return request
+
+
+def _words(resources: Mapping[str, float]) -> str:
+    """``cpu 2, gpu 0, memory 1.5 GB``; memory only where it is counted."""
+    words = [f"cpu {resources.get('CPU', 0):g}", f"gpu {resources.get('GPU', 0):g}"]
+    if "memory" in resources:
+        words.append(f"memory {resources['memory'] / 1e9:.1f} GB")
+    return ", ".join(words)
+
+
+# --- in the process of the job --------------------------------------------------------------------------------------
+
+
+def _run(config: Mapping[str, Any]) -> None:
+    """Tune's trainable. It runs in a thread of the job's process, where no signal handler can be installed."""
+    limit_process(config["request"]["CPU"], config["request"].get("GPU", 0.0))
+    run_job = load(config["target"])
+    outcome = run_job(Path(config["plan"]), config["job"], lambda data: tune.report({"progress": dict(data)}))
+    tune.report({"outcome": dict(outcome)})
+
+
+def limit_process(cpu: float, gpu: float) -> None:
+    """Keep this process within its share: torch threads for ``cpu`` cores and, for a part of a GPU, that part of its memory.
+
+    Ray only counts fractions of a GPU: every process on it sees all of its memory.
+    """
+    import torch
+
+    torch.set_num_threads(max(1, int(cpu)))
+    if 0 < gpu < 1 and torch.cuda.is_available():
+        torch.cuda.set_per_process_memory_fraction(gpu)
+
+
+# --- in the driver --------------------------------------------------------------------------------------------------
+
+
+def _placement(config: Mapping[str, Any]) -> tune.PlacementGroupFactory:
+    return tune.PlacementGroupFactory([dict(config["request"])])
+
+
+def _job_id(trial: Trial) -> str:
+    job_id: str = trial.config["job"]
+    return job_id
+
+
+class _PlannedJobs(Searcher):
+    """Gives out the planned jobs in their order, at most ``slots`` at once, and none once the stop file exists."""
+
+    def __init__(self, configs: Sequence[Mapping[str, Any]], stop_file: Path, slots: int | None) -> None:
+        super().__init__()
+        self._waiting, self._placed = list(reversed(configs)), set[str]()
+        self._stop_file, self._slots = stop_file, slots
+
+    def suggest(self, trial_id: str) -> Any:
+        if not self._waiting or self._stop_file.exists():
+            return Searcher.FINISHED
+        if self._slots is not None and len(self._placed) >= self._slots:
+            return None
+        self._placed.add(trial_id)
+        return dict(self._waiting.pop())
+
+    def on_trial_complete(self, trial_id: str, result: Mapping[str, Any] | None = None, error: bool = False) -> None:
+        self._placed.discard(trial_id)
+
+    def save_to_dir(self, checkpoint_dir: str, session_str: str = "default") -> None:
+        """Nothing: a sweep goes on from its own records."""
+
+
+class _DropWaiting(FIFOScheduler):
+    """First come, first served; once the stop file exists, trials still waiting for a machine are taken back.
+
+    Without it a stop would last as long as somebody else's jobs hold a shared cluster.
+    """
+
+    def __init__(self, stop_file: Path) -> None:
+        super().__init__()
+        self._stop_file = stop_file
+
+    def choose_trial_to_run(self, tune_controller: Any) -> Trial | None:
+        if not self._stop_file.exists():
+            return super().choose_trial_to_run(tune_controller)
+        for trial in tune_controller.get_trials():
+            if trial.status == Trial.PENDING:
+                tune_controller.stop_trial(trial)
+        return None
+
+
+class _Events(TrialProgressCallback):
+    """Turns what Tune tells into events: started, any number of progress, finished, for every job that got a process.
+
+    It stands in for Tune's own printer of progress, which no setting silences.
+    """
+
+    def __init__(self, on_event: Callable[[Event], None]) -> None:
+        self._on_event = on_event
+        self._running: dict[str, dict[str, Any] | None] = {}
+        """Outcome of every job that has started and not finished; None until it has told one."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing: Tune pickles its callbacks for ``Tuner.restore``, and ``on_event`` may hold a terminal."""
+        return {}
+
+    def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        self._running[_job_id(trial)] = None
+        self._on_event(Event(job_id=_job_id(trial), kind="started"))
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
+    ) -> None:
+        if "outcome" in result:
+            self._running[_job_id(trial)] = result["outcome"]
+        else:
+            self._on_event(Event(job_id=_job_id(trial), kind="progress", data=result["progress"]))
+
+    def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        if _job_id(trial) in self._running:  # a trial taken back before it started is none of the driver's events
+            self._finish(_job_id(trial), {"status": "lost", "message": "the process ended without an outcome"})
+
+    def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        self._finish(_job_id(trial), _why(Path(trial.error_file).read_text() if trial.error_file else ""))
+
+    def close(self) -> None:
+        """Report the jobs that were running when ``fit`` was left by an exception."""
+        for job_id in list(self._running):
+            self._finish(job_id, {"status": "lost", "message": "the driver stopped before the job ended"})
+
+    def _finish(self, job_id: str, otherwise: dict[str, Any]) -> None:
+        outcome = self._running.pop(job_id, None)
+        self._on_event(Event(job_id=job_id, kind="finished", data=otherwise if outcome is None else outcome))
+
+
+def _why(error: str) -> dict[str, Any]:
+    """Status and one line on a process that Ray lost, from the many lines that it says about it."""
+    if "running low on memory" in error:
+        return {"status": "oom", "message": "Ray ended the process: its machine ran low on memory"}
+    if "its node has died" in error:
+        return {"status": "lost", "message": "the machine of the process is gone"}
+    if "worker process has died" in error:
+        return {"status": "lost", "message": "the process died: killed, out of memory, or crashed"}
+    lines = [line.strip() for line in error.splitlines() if line.strip()]
+    return {"status": "lost", "message": lines[-1] if lines else "the process is gone"}
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Tune's own messages off the screen: each of them is an event of ours, or about its own storage."""
+    logger = logging.getLogger("ray.tune")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+@contextlib.contextmanager
+def _kept_usr1() -> Iterator[None]:
+    """``Tuner.fit`` takes SIGUSR1 for itself and does not give it back."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    handler = signal.getsignal(signal.SIGUSR1)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGUSR1, handler)

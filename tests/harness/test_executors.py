@@ -1,0 +1,197 @@
+"""Both executors keep one promise; Ray's is tried on a real Ray, with real processes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.cluster import usable_cpus
+from harness.executors.inline import InlineExecutor, load
+from harness.jobs import Event, Job
+
+TARGET = "sample_jobs:run_job"
+Tasks = dict[str, dict[str, Any]]
+
+
+def write_plan(folder: Path, tasks: Tasks) -> Path:
+    plan = folder / "plan.json"
+    plan.write_text(json.dumps(tasks))
+    return plan
+
+
+def jobs_of(tasks: Tasks, **resources: Any) -> list[Job]:
+    return [Job(id=name, kind="train", label=f"label of {name}", **resources) for name in tasks]
+
+
+def by_job(events: list[Event]) -> dict[str, list[Event]]:
+    return {job_id: [e for e in events if e.job_id == job_id] for job_id in dict.fromkeys(e.job_id for e in events)}
+
+
+def kinds(events: list[Event]) -> list[str]:
+    return [event.kind for event in events]
+
+
+@pytest.fixture(params=["inline", "ray"])
+def executor(request: pytest.FixtureRequest) -> Any:
+    """Either executor, one job at a time."""
+    if request.param == "inline":
+        return InlineExecutor(target=TARGET)
+    return ray_executor(request.getfixturevalue("ray_session"), max_concurrent=1)
+
+
+def ray_executor(session: Any, **arguments: Any) -> Any:
+    from harness.executors.ray_tune import RayTuneExecutor
+
+    return RayTuneExecutor(session, target=TARGET, **arguments)
+
+
+def test_events_come_in_order_and_pass_on_what_jobs_say(executor: Any, tmp_path: Path) -> None:
+    tasks: Tasks = {
+        "good": {"do": "count", "steps": 2},
+        "bad": {"do": "count", "steps": 1, "status": "failed", "message": "boom"},
+        "broken": {"do": "raise"},
+    }
+    events: list[Event] = []
+    executor.run(jobs_of(tasks), write_plan(tmp_path, tasks), events.append, tmp_path / "stop")
+
+    assert list(by_job(events)) == ["good", "bad", "broken"]  # one at a time, in the plan's order
+    good, bad, broken = by_job(events).values()
+    assert kinds(good) == ["started", "progress", "progress", "finished"]
+    assert good[2].data == {"step": 2, "steps": 2, "epsilon": 0.2, "metrics": {"loss": 0.5}}
+    assert good[3].data == {"status": "completed", "message": None, "log": "logs/good.log"}
+    assert bad[-1].data == {"status": "failed", "message": "boom", "log": "logs/bad.log"}
+    # run_job lets no exception out; one that comes out anyway counts as a lost process and says why.
+    assert kinds(broken) == ["started", "finished"]
+    assert broken[-1].data == {"status": "lost", "message": "RuntimeError: something that run_job should have caught"}
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["plan.json"]
+
+
+def test_no_job_starts_once_the_stop_file_exists(executor: Any, tmp_path: Path) -> None:
+    tasks: Tasks = {name: {"do": "count", "steps": 1} for name in ("first", "second", "third")}
+    stop, events = tmp_path / "stop", list[Event]()
+
+    def stop_after_one(event: Event) -> None:
+        events.append(event)
+        if event.kind == "finished":
+            stop.touch()
+
+    executor.run(jobs_of(tasks), write_plan(tmp_path, tasks), stop_after_one, stop)
+    assert list(by_job(events)) == ["first"]
+    executor.run(jobs_of(tasks), write_plan(tmp_path, tasks), stop_after_one, stop)
+    assert list(by_job(events)) == ["first"]
+
+
+def test_target_is_imported_from_its_words() -> None:
+    assert load("harness.executors.inline:load") is load
+    with pytest.raises(ModuleNotFoundError, match="no_such_module"):
+        load("no_such_module:run_job")
+
+
+# --- Ray only -------------------------------------------------------------------------------------------------------
+
+
+def test_a_killed_process_is_lost_and_the_others_go_on(ray_session: Any, tmp_path: Path, capfd: Any) -> None:
+    tasks: Tasks = {"victim": {"do": "die"}, "other": {"do": "count"}, "later": {"do": "count"}}
+    events: list[Event] = []
+    ray_executor(ray_session).run(jobs_of(tasks), write_plan(tmp_path, tasks), events.append, tmp_path / "stop")
+
+    victim = by_job(events)["victim"]
+    assert kinds(victim) == ["started", "progress", "finished"]
+    assert victim[-1].data == {"status": "lost", "message": "the process died: killed, out of memory, or crashed"}
+    for name in ("other", "later"):
+        assert by_job(events)[name][-1].data["status"] == "completed"
+    printed = capfd.readouterr()
+    assert "Traceback" not in printed.out + printed.err  # neither Tune nor Ray talks over our own table
+    assert "victim" not in printed.out + printed.err
+
+
+def test_running_jobs_end_by_themselves_and_waiting_ones_are_taken_back(ray_session: Any, tmp_path: Path) -> None:
+    cpus = usable_cpus()
+    tasks: Tasks = {f"job{number}": {"do": "wait"} for number in range(cpus + 2)}
+    stop, events = tmp_path / "stop", list[Event]()
+
+    def stop_at_first_progress(event: Event) -> None:
+        events.append(event)
+        if event.kind == "progress":
+            stop.touch()
+
+    executor = ray_executor(ray_session)
+    executor.run(jobs_of(tasks, cpu=1.0), write_plan(tmp_path, tasks), stop_at_first_progress, stop)
+    assert 1 <= len(by_job(events)) <= cpus
+    for of_job in by_job(events).values():
+        assert kinds(of_job)[0] == "started"
+        assert of_job[-1].data["status"] == "interrupted"
+
+
+def test_impossible_requests_are_refused_before_anything_runs(ray_session: Any, tmp_path: Path) -> None:
+    from harness.executors.ray_tune import ImpossibleRequest
+
+    tasks: Tasks = {"small": {"do": "count"}, "huge": {"do": "count"}}
+    plan, stop, events = write_plan(tmp_path, tasks), tmp_path / "stop", list[Event]()
+    executor = ray_executor(ray_session)
+    small, huge = jobs_of({"small": {}}) + jobs_of({"huge": {}}, cpu=4096, gpu=0.5)
+    with pytest.raises(ImpossibleRequest, match=r"label of huge asks for cpu 4096, gpu 0.5, .*; there is cpu \d+.*lower resources"):
+        executor.run([small, huge], plan, events.append, stop)
+    with pytest.raises(ImpossibleRequest, match=r"memory 1000000.0 GB .*--max-concurrent 1"):
+        executor.run(jobs_of({"huge": {}}, memory=10**15), plan, events.append, stop)
+    assert events == []
+
+    # A number of jobs given by the user replaces the count of memory.
+    ray_executor(ray_session, max_concurrent=1).run(jobs_of({"huge": {}}, memory=10**15), plan, events.append, stop)
+    assert events[-1].data["status"] == "completed"
+
+
+@pytest.mark.parametrize(("max_concurrent", "together"), [(None, False), (2, True)])
+def test_measured_memory_limits_how_many_run_at_once(
+    ray_session: Any, tmp_path: Path, max_concurrent: int | None, together: bool
+) -> None:
+    import ray
+
+    memory = int(0.6 * ray.cluster_resources()["memory"])
+    tasks: Tasks = {name: {"do": "meet", "patience": 60 if together else 2} for name in ("one", "two")}
+    events: list[Event] = []
+    ray_executor(ray_session, max_concurrent=max_concurrent).run(
+        jobs_of(tasks, cpu=0.5, memory=memory), write_plan(tmp_path, tasks), events.append, tmp_path / "stop"
+    )
+    assert [event.data["met"] for event in events if event.kind == "finished"] == [together, together]
+
+
+def test_jobs_of_one_run_may_ask_for_different_machines(ray_session: Any, tmp_path: Path) -> None:
+    import ray
+
+    cpus = usable_cpus()
+    tasks: Tasks = {"whole": {"do": "describe"}, "half": {"do": "describe"}}
+    whole, half = jobs_of({"whole": {}}, cpu=cpus, memory=10**9) + jobs_of({"half": {}}, cpu=0.5)
+    events: list[Event] = []
+    ray_executor(ray_session).run([whole, half], write_plan(tmp_path, tasks), events.append, tmp_path / "stop")
+
+    ended = {event.job_id: event.data for event in events if event.kind == "finished"}
+    assert ended["whole"]["resources"] == {"CPU": cpus, "memory": 10**9}
+    assert ended["half"]["resources"]["CPU"] == 0.5
+    assert ended["whole"]["threads"] == cpus
+    assert ended["half"]["threads"] == 1
+    assert ended["whole"]["pid"] != ended["half"]["pid"]  # a fresh process each
+    assert ended["half"]["plan"] == str(tmp_path / "plan.json")
+    assert Path(ended["half"]["cwd"]) == Path.cwd()  # not Tune's trial folder
+    assert ended["half"]["gpus"] == ""  # a job that asks for no GPU sees none
+    assert ray.is_initialized()
+
+
+def test_limits_of_a_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    from harness.executors.ray_tune import limit_process
+
+    before = torch.get_num_threads()
+    threads: Callable[[], int] = torch.get_num_threads
+    try:
+        limit_process(3.5, 0.0)
+        assert threads() == 3
+        limit_process(0.25, 0.5)  # without CUDA there is no memory to share
+        assert threads() == 1
+    finally:
+        torch.set_num_threads(before)
