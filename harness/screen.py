@@ -22,18 +22,27 @@ if TYPE_CHECKING:
 MOST_ROWS = 60
 
 
+def as_wide_as_needed(console: Console) -> Console:
+    """``console``, but where the output is no terminal one that cuts no line."""
+    from rich.console import Console
+
+    return console if console.is_terminal else Console(file=console.file, width=200, color_system=None)
+
+
 def print_plan(plan: Plan, console: Console) -> None:
     """A row a cell: seeds, how many are done, noise, epsilon and its proof, estimated time and memory; then the totals."""
     from rich.table import Table
 
-    table = Table(title=f"sweep {plan.folders.name}", title_justify="left")
+    console = as_wide_as_needed(console)
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for name, justify in _PLAN_COLUMNS.items():
-        table.add_column(name, justify=justify, overflow="fold")
+        table.add_column(name, justify=justify, overflow="fold", no_wrap=name not in ("cell", "proof"))
     cells: dict[str, list[PlannedTrial]] = {}
     for trial in plan.trials:
         cells.setdefault(trial.cell_id, []).append(trial)
     for trials in list(cells.values())[:MOST_ROWS]:
         table.add_row(*_plan_row(plan, trials))
+    console.print(f"sweep {plan.folders.name}")
     console.print(table)
     if len(cells) > MOST_ROWS:
         console.print(f"... and {len(cells) - MOST_ROWS} more cells; --dry-run --json prints all of them")
@@ -52,7 +61,8 @@ def print_plan(plan: Plan, console: Console) -> None:
     if plan.composition and len(plan.trials) > 1:
         epsilon, delta, accountant = plan.composition
         shown = f"{epsilon:.4g}" if finite(epsilon) is not None else "unbounded"
-        console.print(f"Whoever sees all {len(plan.trials)} generators has seen epsilon {shown} (delta {delta:g}, {accountant}).")
+        seen = f"Whoever sees all {len(plan.trials)} generators has seen epsilon {shown}"
+        console.print(f"{seen} (delta {delta:g}, {accountant}, by composition).")
     for trial in plan.trials:
         if trial.problem:
             console.print(f"infeasible: {trial.spec.label}: {trial.problem}")
@@ -64,7 +74,7 @@ _PLAN_COLUMNS: dict[str, Any] = {
     "cell": "left",
     "seeds": "right",
     "done": "right",
-    "noise": "right",
+    "noise\nmultiplier": "right",
     "effective": "right",
     "epsilon": "right",
     "proof": "left",
@@ -151,9 +161,11 @@ def print_status(document: Mapping[str, Any], console: Console) -> None:
     """The status as a table, failures with the place of their log."""
     from rich.table import Table
 
-    table = Table(title=f"sweep {document['sweep']}", title_justify="left")
+    console = as_wide_as_needed(console)
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for name in ("trial", "label", "status", "attempts"):
         table.add_column(name)
+    console.print(f"sweep {document['sweep']}")
     for trial in document["trials"][:MOST_ROWS]:
         table.add_row(trial["trial_id"], trial["label"], trial["status"], str(trial["attempts"]))
     console.print(table)
@@ -218,21 +230,25 @@ def print_results(plan: Plan, statuses: Mapping[str, str], console: Console) -> 
     from . import store
     from .progress import summary
 
-    results = store.read(plan.folders.sweep)
+    parts = store.committed_parts(plan.folders)
+    rows = {row["trial_id"]: row for row in store.read_table("trials", parts["trials"]).to_pylist()}
     ids = [trial.trial_id for trial in plan.trials]
-    rows = {row["trial_id"]: row for row in results.trials.to_dict("records")}
     shown = []
     for trial in plan.trials:
         row = rows.get(trial.trial_id, {"label": trial.spec.label})
         seconds = sum(row.get(name) or 0.0 for name in ("train_seconds", "evaluate_seconds"))
         shown.append({**row, "status": statuses[trial.trial_id], "seconds": seconds or None})
-    console.print(summary(shown))
-    sheet = write_contact_sheet(plan, results.samples, [row for row in map(rows.get, ids) if row])
+    console.print()
+    summary(shown, console)
     folder = plan.folders.sweep
-    console.print(f"Tables: {folder}/trials, history, samples, attempts (Parquet). Generators: {folder}/generators.")
-    console.print(f'In Python: from harness.store import read; read("{folder}").trials')
-    if sheet:
-        console.print(f"Contact sheet: {sheet}")
+    samples = store.read_table("samples", parts["samples"]).to_pandas()
+    sheet = write_contact_sheet(plan, samples, [row for row in map(rows.get, ids) if row])
+    written = {"tables": f"{folder}/{{trials,history,samples,attempts}}/*.parquet", "generators": str(folder / "generators")}
+    written |= {"contact sheet": str(sheet)} if sheet else {}
+    written |= {"in Python": f'from harness.store import read; read("{folder}").trials'}
+    console.print()
+    for name, place in written.items():
+        console.print(f"{name:>14}: {place}", soft_wrap=True, highlight=False)
 
 
 def write_contact_sheet(plan: Plan, samples: Any, rows: Sequence[Mapping[str, Any]]) -> Path | None:
@@ -252,7 +268,7 @@ def write_contact_sheet(plan: Plan, samples: Any, rows: Sequence[Mapping[str, An
             [np.asarray(Image.open(io.BytesIO(image["bytes"]))) for image in group["image"].head(4)]
             for _, group in own.groupby("label")
         ]
-        epsilon = "no proof" if row["epsilon"] is None or row["epsilon"] != row["epsilon"] else f"epsilon {row['epsilon']:.3g}"
+        epsilon = "no proof" if row["epsilon"] is None else f"epsilon {row['epsilon']:.3g}"
         columns.append((f"{row['label']} ({epsilon})", images))
     if not columns:
         return None

@@ -111,12 +111,12 @@ def _command(arguments: argparse.Namespace) -> int:
 
 def _run(arguments: argparse.Namespace, folders: Folders, console: Console) -> int:
     from . import screen
-    from .cluster import connect, stop_on_signals
+    from .cluster import connect
     from .expand import expand
     from .launch import finish, new_launch, run_launch, stage_jobs, trial_jobs
     from .lock import DriverLock
     from .plan import make_plan
-    from .progress import Progress
+    from .progress import Progress, stop_on_signals
     from .recovery import close_orphans
     from .spec import load_sweep
 
@@ -138,7 +138,7 @@ def _run(arguments: argparse.Namespace, folders: Folders, console: Console) -> i
             stop_on_signals(path.parent / "stop"),
             Progress(jobs, console) as progress,
         ):
-            run_launch(plan, path, executor, progress.on_event)
+            run_launch(plan, path, executor, progress.update)
         finish(plan)
         return _conclude(plan, console, interrupted=(path.parent / "stop").exists())
 
@@ -163,7 +163,7 @@ def _check_one_distribution() -> None:
     """Refuse to run with half of the packages from somewhere else: their names are common ones."""
     import trainables
 
-    here, there = Path(__file__).parents[1], Path(list(trainables.__path__)[0]).parent
+    here, there = Path(__file__).parents[1], Path(next(iter(trainables.__path__))).parent
     if here.resolve() != there.resolve():
         found = f"harness comes from {here} but trainables from {there}"
         raise InputError(Problem(Mark("dpsweep"), found, fix="run from a folder that has no `trainables` of its own"))

@@ -1,0 +1,245 @@
+"""The whole command on real digits, in this process: run, run again, widen, re-evaluate, fail, retry, interrupt."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from harness import store, sweep
+from harness.folders import Folders
+from harness.ledger import Attempt, read_attempts
+
+FILE = """
+name: small
+method: dp_energy
+preset: digits
+data: {source: digits, public: true}
+privacy: {epsilon: 10, accountant: pld}
+train: {steps: 8, slots: 20, generator_channels: 4}
+axes: {noise_injection: [0.0, 0.1]}
+evaluate: {samples: 100}
+keep_samples: 20
+"""
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A results root with the two trials of ``FILE`` done, and the file beside it. Tests copy it."""
+    root = tmp_path_factory.mktemp("finished")
+    (root / "small.yaml").write_text(FILE)
+    assert command(root) == sweep.OK
+    return root
+
+
+@pytest.fixture
+def done(finished: Path, tmp_path: Path) -> Path:
+    import shutil
+
+    return Path(shutil.copytree(finished, tmp_path / "root"))
+
+
+def command(root: Path, *arguments: str) -> int:
+    return sweep.main([str(root / "small.yaml"), "--on", "inline", "--results", str(root / "results"), *arguments])
+
+
+def trials(root: Path):
+    return store.read(root / "results" / "small").trials.set_index("trial_id")
+
+
+def planned(root: Path, capsys: pytest.CaptureFixture[str], *arguments: str) -> dict:
+    capsys.readouterr()
+    command(root, "--dry-run", "--json", *arguments)
+    return json.loads(capsys.readouterr().out)
+
+
+def attempts(root: Path) -> dict[str, list[str]]:
+    folders = Folders(root / "results", "small")
+    return {trial_id: [record.status for record in records] for trial_id, records in read_attempts(folders).items()}
+
+
+def test_a_finished_sweep_has_a_row_a_trial_with_its_account_and_metrics(done: Path) -> None:
+    table = trials(done)
+    assert len(table) == 2
+    assert set(table.status) == {"completed"}
+    assert (table.epsilon <= 10).all()
+    assert (table.epsilon > 9).all(), "nearly all of the budget is used"
+    assert (table.epsilon == table.epsilon_pld).all()
+    assert (table.epsilon_pld <= table.epsilon_rdp).all()
+    assert (table.releases == 8).all()
+    assert (table.steps == 8).all()
+    assert table[["gen2real_cnn", "gen2real_mlp", "gen2real_logreg", "real2gen_cnn"]].gt(0).all(axis=None)
+    assert list(table["config.noise_injection"]) == list(table["axis.noise_injection"])
+
+
+def test_the_other_tables_belong_to_the_trials(done: Path) -> None:
+    results = store.read(done / "results" / "small")
+    assert set(results.samples.trial_id) == set(results.trials.trial_id)
+    assert (results.samples.groupby(["trial_id", "label"]).size() == 2).all()
+    assert results.samples.image.iloc[0]["bytes"].startswith(b"\x89PNG")
+    for _, history in results.history.groupby("trial_id"):
+        assert history.step.is_monotonic_increasing
+        assert history.step.iloc[-1] == 8
+        assert history.epsilon.is_monotonic_increasing
+    assert (results.attempts.status == "completed").all()
+
+
+def test_duckdb_reads_the_same_files(done: Path) -> None:
+    import duckdb
+
+    count = duckdb.sql(f"select count(*), max(epsilon) from '{done}/results/small/trials/*.parquet'").fetchall()
+    assert count == [(2, trials(done).epsilon.max())]
+
+
+def test_what_a_person_gets_beside_the_tables(done: Path) -> None:
+    folder = done / "results" / "small"
+    assert (folder / "contact_sheet.png").stat().st_size > 1000
+    record = json.loads((folder / "sweep.json").read_text())
+    assert record["totals"]["compose"]["epsilon"] > 10, "two generators cost more than one"
+    assert not list((folder / "scratch").glob("*"))
+
+
+def test_the_same_command_again_does_nothing(done: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = attempts(done)
+    assert command(done) == sweep.OK
+    assert attempts(done) == before
+    assert "2 done" in capsys.readouterr().out
+
+
+def test_a_widened_axis_runs_only_the_new_cells(done: Path) -> None:
+    before = attempts(done)
+    assert command(done, "--set", "axes.noise_injection=[0.0, 0.1, 0.2]") == sweep.OK
+    after = attempts(done)
+    assert {key: after[key] for key in before} == before
+    assert len(after) == 3
+    assert len(trials(done)) == 3
+
+
+def test_another_evaluation_does_not_train(done: Path) -> None:
+    before = trials(done)
+    assert command(done, "--set", "evaluate.samples=150") == sweep.OK
+    after = trials(done)
+    assert set(after.evaluation_samples) == {150}
+    assert after.releases.equals(before.releases)
+    assert after.epsilon.equals(before.epsilon)
+    assert len(after) == 2
+    assert all(statuses == ["completed", "completed"] for statuses in attempts(done).values())
+
+
+def test_only_one_trial(done: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    document = planned(done, capsys, "--set", "train.steps=4")
+    chosen = document["trials"][1]["trial_id"]
+    assert command(done, "--set", "train.steps=4", "--only", chosen) == sweep.OK
+    assert set(attempts(done)) - {trial_id for trial_id in trials(done).index if trials(done).steps[trial_id] == 8} == {chosen}
+    assert command(done, "--only", "nonsense") == sweep.BAD_INPUT
+    assert "no trial of this sweep has that id" in capsys.readouterr().err
+
+
+def test_a_lost_process_is_counted_and_its_trial_goes_on_within_its_budget(
+    done: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A trial of which every reservation but the first checkpoint interval is gone has no budget left to finish."""
+    from trainables.privacy.mechanism import from_dict
+
+    (trial, *_) = planned(done, capsys, "--set", "train.steps=10")["trials"]
+    folders = Folders(done / "results", "small")
+    plan = folders.launches / "killed" / "plan.json"
+    phases = [from_dict(phase) for phase in trial["privacy"]["mechanism"]]
+    from harness.document import InputError  # noqa: F401
+    from harness.expand import expand
+    from harness.plan import job_document, make_plan
+    from harness.planfile import write_plan
+    from harness.spec import load_sweep
+
+    specs = expand(load_sweep(done / "small.yaml", ["train.steps=10"]))
+    real_plan = make_plan(folders, specs)
+    write_plan(plan, {t.trial_id: job_document(real_plan, t, {}) for t in real_plan.to_do})
+    attempt = Attempt.open(folders, trial["trial_id"], kind="train", lineage="digits", phases=phases, plan=plan)
+    attempt.reserve(0, 4)
+
+    assert command(done, "--set", "train.steps=10") == sweep.OK
+    table = trials(done)
+    row = table.loc[trial["trial_id"]]
+    assert row.releases <= 10 + trial["privacy"]["reserve"], "reserved releases are spent, whether or not they were drawn"
+    assert row.status == "budget"
+    assert row.epsilon <= 10
+    assert row.steps == row.releases - 4
+    assert row.epsilon_surviving < row.epsilon
+    assert attempts(done)[trial["trial_id"]] == ["lost", "budget"]
+    assert (table.index == trial["trial_id"]).sum() == 1
+
+
+def test_status_and_the_account_of_the_data_set(done: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    capsys.readouterr()
+    assert command(done, "--status", "--json") == sweep.OK
+    document = json.loads(capsys.readouterr().out)
+    assert document["totals"] == {"completed": 2}
+    account = document["lineages"]["digits"]
+    assert account["attempts"] == 2
+    assert account["epsilon"] > trials(done).epsilon.max()
+    assert command(done, "--status") == sweep.OK
+    assert "no command is running it" in capsys.readouterr().out
+
+
+def test_a_dry_run_writes_no_sweep(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "small.yaml").write_text(FILE)
+    document = planned(tmp_path, capsys)
+    assert not (tmp_path / "results" / "small").exists()
+    assert document["totals"]["to_train"] == 2
+    privacy = document["trials"][0]["privacy"]
+    assert privacy["epsilon"] <= privacy["target_epsilon"] == 10
+    assert {"trial_id", "cell_id", "seed", "method", "config", "status", "privacy"} <= set(document["trials"][0])
+    assert {
+        "target_epsilon",
+        "epsilon",
+        "delta",
+        "accountant",
+        "proof",
+        "neighbours",
+        "mechanism",
+        "noise_multiplier",
+        "effective_noise_multiplier",
+        "epsilon_published",
+    } <= set(privacy)
+
+
+def test_no_noise_is_said_to_be_no_privacy(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "small.yaml").write_text(FILE.replace("epsilon: 10, ", "noise_multiplier: 0, "))
+    privacy = planned(tmp_path, capsys)["trials"][0]["privacy"]
+    assert privacy["epsilon"] is None
+    assert privacy["proof"] == "not_private"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (("steps: 8", "stepz: 8"), "small.yaml:7:9: unknown key `stepz`"),
+        (("source: digits", "source: digit"), "expected digits, fashion_mnist or mnist"),
+        (("epsilon: 10", "epsilon: -1"), "small.yaml:6:20"),
+        (("method: dp_energy", "method: dp_enrgy"), "did you mean `dp_energy`"),
+    ],
+)
+def test_bad_input_is_one_message_with_its_place(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], change: tuple[str, str], message: str
+) -> None:
+    (tmp_path / "small.yaml").write_text(FILE.replace(*change))
+    assert command(tmp_path, "--dry-run") == sweep.BAD_INPUT
+    error = capsys.readouterr().err
+    assert message in error
+    assert "Traceback" not in error
+
+
+def test_planning_imports_neither_torch_nor_ray(tmp_path: Path) -> None:
+    import subprocess
+    import sys
+
+    (tmp_path / "small.yaml").write_text(FILE)
+    code = (
+        "import sys; from harness.sweep import main; "
+        f"code = main([{str(tmp_path / 'small.yaml')!r}, '--dry-run', '--results', {str(tmp_path / 'results')!r}]); "
+        "print(sorted({'torch', 'ray', 'torchvision'} & set(sys.modules))); sys.exit(code)"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.splitlines()[-1] == "[]"
