@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from trainables.privacy import accounting
+from trainables.privacy.accounting import Accountant
 from trainables.privacy.mechanism import Phase, to_dict
 
 from .folders import canonical_json, write_json
@@ -33,7 +34,7 @@ class Calibrations:
             write_json(self._path, {**others, **self._entries})
             self._changed = False
 
-    def factor(self, phases: Sequence[Phase], *, target_epsilon: float, delta: float, accountant: str, reserve: int) -> float:
+    def factor(self, phases: Sequence[Phase], *, target_epsilon: float, delta: float, accountant: Accountant, reserve: int) -> float:
         """The common factor on the phases' relative noise. Raises ``accounting.InfeasibleBudget``, which is not kept."""
         request = {"target": target_epsilon, "delta": delta, "accountant": accountant, "reserve": reserve}
         return self._get(
@@ -45,7 +46,7 @@ class Calibrations:
             ),
         )
 
-    def epsilon(self, phases: Sequence[Phase], *, delta: float, accountant: str) -> float:
+    def epsilon(self, phases: Sequence[Phase], *, delta: float, accountant: Accountant) -> float:
         """Epsilon of the phases' steps."""
         request = {"delta": delta, "accountant": accountant}
         return self._get("epsilon", phases, request, lambda: accounting.epsilon(phases, delta=delta, accountant=accountant))
@@ -55,7 +56,7 @@ class Calibrations:
         return self._get("published", phases, {"delta": delta}, lambda: accounting.published_epsilon(phases, delta=delta))
 
     def curve(
-        self, phases: Sequence[Phase], checkpoints: Sequence[Sequence[int]], *, delta: float, accountant: str
+        self, phases: Sequence[Phase], checkpoints: Sequence[Sequence[int]], *, delta: float, accountant: Accountant
     ) -> list[float]:
         """Epsilon at checkpoints (steps done a phase)."""
         request = {"delta": delta, "accountant": accountant, "checkpoints": [list(steps) for steps in checkpoints]}
@@ -66,7 +67,7 @@ class Calibrations:
             lambda: accounting.epsilon_curve(phases, checkpoints, delta=delta, accountant=accountant),
         )
 
-    def composition(self, parts: Sequence[tuple[Sequence[Phase], int]], *, delta: float, accountant: str) -> float:
+    def composition(self, parts: Sequence[tuple[Sequence[Phase], int]], *, delta: float, accountant: Accountant) -> float:
         """Epsilon of seeing ``n`` trials of every (phases, n)."""
         from trainables.privacy import selection
 

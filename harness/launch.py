@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from . import store
-from .jobs import Event, Executor, Job
+from .jobs import Event, Executor, Job, Kind
 from .ledger import read_attempts
 from .plan import Plan, PlannedTrial, job_document, stage_document
 from .planfile import write_plan
@@ -44,7 +44,7 @@ def trial_jobs(plan: Plan, trials: Sequence[PlannedTrial]) -> list[Job]:
         memory = trial.spec.resources.memory_bytes
         if memory is None and estimate["memory_mb"] is not None:
             memory = int(estimate["memory_mb"] * 1e6)
-        kind = "train" if trial.action == "train" else "evaluate"
+        kind: Kind = "train" if trial.action == "train" else "evaluate"
         job = Job(id=trial.trial_id, kind=kind, label=trial.spec.label, cpu=cpu, gpu=gpu, memory=memory)
         jobs.append((estimate["seconds"] or 0.0, job))
     return [job for _, job in sorted(jobs, key=lambda pair: -pair[0])]

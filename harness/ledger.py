@@ -62,7 +62,7 @@ class Attempt:
         """Take the next attempt number of the trial. ``phases`` are what it may release (none for an evaluation)."""
         directory = folders.attempts / trial_id
         account_directory = folders.ledger / lineage / folders.name
-        start = {"trial_id": trial_id, "kind": kind, "plan": str(plan.relative_to(folders.sweep))}
+        start: dict[str, Any] = {"trial_id": trial_id, "kind": kind, "plan": str(plan.relative_to(folders.sweep))}
         start |= {"host": socket.gethostname(), "pid": os.getpid(), "started": time.time()}
         while True:
             number = 1 + max(_numbers(directory, ".start.json") + _numbers(account_directory, ".jsonl", trial_id), default=0)

@@ -155,7 +155,8 @@ def make_plan(
             raise InputError(Problem(Mark(f"--only {only}"), found, fix="`--dry-run --json` lists them"))
         trials = {only: trials[only]}
     planned = list(trials.values())
-    stages, needs = {}, {}
+    stages: dict[str, tuple[Stage, PlannedTrial]] = {}
+    needs: dict[str, Sequence[str]] = {}
     for trial in planned:
         if trial.action in ("train", "evaluate"):
             needed = planner.stages_of(trial)
@@ -184,7 +185,7 @@ def status_of(records: Sequence[AttemptRecord], evaluation_id: str, retry_failed
     trained = [record for record in ended if record.status in ("completed", "budget")]
     if not trained:
         return last.status, "train"
-    nothing_kept = not trained[-1].end["step"]
+    nothing_kept = not (trained[-1].end or {})["step"]
     evaluated = last.status in ("completed", "budget") and last.end["evaluation_id"] == evaluation_id
     return last.status, "done" if evaluated or nothing_kept else "evaluate"
 
@@ -252,7 +253,7 @@ class _Planner:
         if key not in self._data:
             # Absolute, since the workers of another machine start in another folder.
             path = str(Path(settings.path).absolute()) if settings.path else None
-            arguments = {"path": path, "size": settings.size, "resolution": settings.resolution}
+            arguments: dict[str, Any] = {"path": path, "size": settings.size, "resolution": settings.resolution}
             try:
                 self._data[key] = Data(
                     source=settings.source,
@@ -292,6 +293,7 @@ class _Planner:
         privacy, cache = spec.privacy, self._calibrations
         factor = privacy.noise_multiplier
         if factor is None:
+            assert privacy.epsilon is not None  # spec: one of the two is there
             try:
                 factor = cache.factor(
                     relative,

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 from trainables.privacy import accounting
+from trainables.privacy.accounting import Accountant
 from trainables.privacy.mechanism import Phase, from_dict, with_steps
 
 
@@ -17,17 +17,17 @@ def phases_of(job: Mapping[str, Any]) -> tuple[Phase, ...]:
     return tuple(from_dict(document) for document in job["privacy"]["phases"])
 
 
-def epsilon_of(job: Mapping[str, Any], steps: Sequence[int], accountant: str | None = None) -> float:
+def epsilon_of(job: Mapping[str, Any], steps: Sequence[int], accountant: Accountant | None = None) -> float:
     """Epsilon of ``steps`` executed a phase, by the trial's accountant or the one named.
 
     What the plan has computed is looked up (importing the accounting library costs two seconds); the rest is computed.
     """
     privacy = job["privacy"]
-    accountant = accountant or privacy["accountant"]
-    known = privacy["known"].get(accountant, {}).get(steps_key(steps))
+    by: Accountant = accountant or privacy["accountant"]
+    known = privacy["known"].get(by, {}).get(steps_key(steps))
     if known is not None:
         return float(known)
-    return accounting.epsilon(with_steps(phases_of(job), steps), delta=privacy["delta"], accountant=accountant)
+    return accounting.epsilon(with_steps(phases_of(job), steps), delta=privacy["delta"], accountant=by)
 
 
 def steps_key(steps: Sequence[int]) -> str:
@@ -56,7 +56,8 @@ def trial_row(
     """
     privacy, phases = job["privacy"], phases_of(job)
     last = phases[-1].mechanism
-    account = {name: _finite_or_inf(epsilon_of(job, executed, name)) if proven else None for name in ("pld", "rdp")}
+    names: tuple[Accountant, ...] = ("pld", "rdp")
+    account = {name: epsilon_of(job, executed, name) if proven else None for name in names}
     return {
         **{key: job[key] for key in ("trial_id", "cell_id", "sweep", "case", "label", "method", "seed")},
         "method_version": job["version"],
@@ -91,9 +92,3 @@ def trial_row(
         "ended": datetime.now(UTC),
         **fields,
     }
-
-
-def _finite_or_inf(value: float) -> float:
-    if math.isnan(value):
-        raise ArithmeticError("the account of a trial is not a number")
-    return value

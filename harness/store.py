@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+
 from trainables.evaluation.metrics import METRICS
 
 from .folders import Folders, sync_folder

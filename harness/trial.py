@@ -13,10 +13,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trainables.privacy.budget import Budget
-
 from trainables import registry
 from trainables.base import DataInfo, Dataset, phase_of
+from trainables.privacy.budget import Budget
 
 from . import rows, store
 from .evaluate import evaluate_kept, keep_generator, load_kept_sampler, sample_rows
