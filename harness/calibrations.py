@@ -34,7 +34,9 @@ class Calibrations:
             write_json(self._path, {**others, **self._entries})
             self._changed = False
 
-    def factor(self, phases: Sequence[Phase], *, target_epsilon: float, delta: float, accountant: Accountant, reserve: int) -> float:
+    def factor(
+        self, phases: Sequence[Phase], *, target_epsilon: float, delta: float, accountant: Accountant, reserve: int
+    ) -> float:
         """The common factor on the phases' relative noise. Raises ``accounting.InfeasibleBudget``, which is not kept."""
         request = {"target": target_epsilon, "delta": delta, "accountant": accountant, "reserve": reserve}
         return self._get(

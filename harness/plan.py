@@ -20,6 +20,7 @@ from trainables.base import DataInfo, Stage
 from trainables.data import sources
 from trainables.evaluation.metrics import EVALUATION_VERSION, reference_stage
 from trainables.privacy import accounting
+from trainables.privacy.accounting import Accountant
 from trainables.privacy.mechanism import Phase, scale_noise, to_dict
 
 from .calibrations import Calibrations
@@ -111,14 +112,14 @@ class Plan:
         return Estimates(self.folders)
 
     @cached_property
-    def composition(self) -> tuple[float, float, str] | None:
+    def composition(self) -> tuple[float, float, Accountant] | None:
         """(epsilon, delta, accountant) of looking at every generator of the sweep; None if none can be trained."""
         accounts = Counter(trial.account for trial in self.trials if trial.account is not None)
         if not accounts:
             return None
         privacy = [trial.spec.privacy for trial in self.trials]
         delta = min(request.delta for request in privacy)
-        accountant = "pld" if all(request.accountant == "pld" for request in privacy) else "rdp"
+        accountant: Accountant = "pld" if all(request.accountant == "pld" for request in privacy) else "rdp"
         parts: Counter[tuple[Phase, ...]] = Counter()
         for account, count in accounts.items():
             parts[account.phases] += count
