@@ -106,7 +106,7 @@ def start_local() -> Cluster:
             num_cpus=usable_cpus(),
             include_dashboard=False,
             object_store_memory=_OBJECT_STORE,
-            _temp_dir=str(folder),
+            _temp_dir=str(folder / "ray"),  # Ray opens it to everybody (0777); the folder around it stays ours
         )
         return Cluster(context.address_info["address"], undo.pop_all())
 
@@ -164,9 +164,7 @@ def probe(results: Path) -> None:
                     "share: name one with --results"
                 )
             if code != code_fingerprint():
-                raise ClusterError(
-                    f"machine {machine} has other code of dpsweep than this one; bring both to the same version"
-                )
+                raise ClusterError(f"machine {machine} has other code of dpsweep than this one; bring both to the same version")
     finally:
         token.unlink(missing_ok=True)
 
@@ -255,9 +253,7 @@ def _init(**arguments: Any) -> Any:
     workers = {**_PINNED, "PYTHONPATH": import_path()}
     try:
         with _kept_handlers():
-            return _ray().init(
-                runtime_env={"env_vars": workers}, log_to_driver=False, logging_level=logging.ERROR, **arguments
-            )
+            return _ray().init(runtime_env={"env_vars": workers}, log_to_driver=False, logging_level=logging.ERROR, **arguments)
     except Exception as error:
         raise ClusterError(f"Ray ({arguments['address']}) cannot be used: {_last_line(error)}") from error
 
@@ -283,12 +279,13 @@ def _token() -> str:
 
 
 def _temp_folder() -> Path:
-    """A new folder of mode 0700 with a path short enough for Ray. Raises ``ClusterError``."""
+    """A new folder of mode 0700 whose path with ``/ray`` is short enough for Ray. Raises ``ClusterError``."""
+    room = MAX_TEMP - len("/dpsweep-xxxxxxxx/ray")
     for parent in (tempfile.gettempdir(), "/tmp"):
-        if len(parent) + len("/dpsweep-xxxxxxxx") <= MAX_TEMP and os.access(parent, os.W_OK):
+        if len(parent) <= room and os.access(parent, os.W_OK):
             return Path(tempfile.mkdtemp(prefix="dpsweep-", dir=parent))
     raise ClusterError(
-        f"Ray needs a temporary folder whose path has at most {MAX_TEMP - len('/dpsweep-xxxxxxxx')} characters; "
+        f"Ray needs a temporary folder whose path has at most {room} characters; "
         f"{tempfile.gettempdir()} has {len(tempfile.gettempdir())} and /tmp cannot be written: set TMPDIR to a shorter one"
     )
 

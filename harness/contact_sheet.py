@@ -45,8 +45,10 @@ def contact_sheet(
     names = list(class_names) if class_names is not None else [str(row) for row in range(rows)]
 
     across = [_across(max((len(images) for images in by_class), default=1)) for by_class in pictures]
+    for by_class in pictures:
+        by_class.extend([] for _ in range(rows - len(by_class)))
     down = [
-        max(-(-len(by_class[row]) // count) if row < len(by_class) else 1 for by_class, count in zip(pictures, across, strict=True))
+        max(max(1, -(-len(by_class[row]) // count)) for by_class, count in zip(pictures, across, strict=True))
         for row in range(rows)
     ]
     size = max(max(image.shape[:2]) for image in every)
@@ -72,7 +74,7 @@ def contact_sheet(
             draw.text((left - _GAP, y + down[row] * pitch / 2), names[row], _INK, text, anchor="rm")
         x = left
         for index, by_class in enumerate(pictures):
-            if row < len(by_class) and by_class[row]:
+            if by_class[row]:
                 for place, image in enumerate(by_class[row]):
                     corner = (x + place % across[index] * pitch, y + place // across[index] * pitch)
                     sheet.paste(_enlarged(image, scale), corner)

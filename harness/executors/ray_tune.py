@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import shutil
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -139,15 +141,21 @@ def _run(config: Mapping[str, Any]) -> None:
 
 
 def limit_process(cpu: float, gpu: float) -> None:
-    """Keep this process within its share: torch threads for ``cpu`` cores and, for a part of a GPU, that part of its memory.
+    """Keep this process within its share: ``cpu`` threads and, of a part of a GPU, that part of its memory.
 
-    Ray only counts fractions of a GPU: every process on it sees all of its memory.
+    The variables are read when torch and BLAS are loaded, which a fresh process has not done. Ray only counts fractions of a
+    GPU: every process on it sees all of its memory.
     """
-    import torch
+    threads = max(1, int(cpu))
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        os.environ[name] = str(threads)
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(threads)
+    if 0 < gpu < 1:
+        import torch
 
-    torch.set_num_threads(max(1, int(cpu)))
-    if 0 < gpu < 1 and torch.cuda.is_available():
-        torch.cuda.set_per_process_memory_fraction(gpu)
+        if torch.cuda.is_available():
+            torch.cuda.set_per_process_memory_fraction(gpu)
 
 
 # --- in the driver --------------------------------------------------------------------------------------------------
@@ -223,9 +231,7 @@ class _Events(TrialProgressCallback):
         self._running[_job_id(trial)] = None
         self._on_event(Event(job_id=_job_id(trial), kind="started"))
 
-    def on_trial_result(
-        self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
-    ) -> None:
+    def on_trial_result(self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any) -> None:
         if "outcome" in result:
             self._running[_job_id(trial)] = result["outcome"]
         else:
