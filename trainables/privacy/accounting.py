@@ -179,11 +179,12 @@ def _pld(totals: Sequence[Runs], delta: float) -> list[float]:
 
 
 def _profiles(runs: Runs, removed: bool) -> dict[Profile, int]:
-    """How often each one-step profile is composed; all Gaussian releases are one, mu^2 adding up."""
+    """How often each one-step profile is composed; Gaussian releases are one, their mu^2 adding up, and so are visits."""
     from .profiles import AddedUnit, Gaussian, ReplacedRecord, ReplacedUnit, RevealedDraws
 
     counts: dict[Profile, int] = {}
     squared_mu = 0.0
+    revealed: dict[tuple[float, float], int] = {}
     for phase, times in runs:
         mechanism, steps = phase.mechanism, phase.steps * times
         kind, rate, noise = _kind(mechanism), mechanism.sampling_rate, mechanism.effective_noise_multiplier
@@ -192,14 +193,16 @@ def _profiles(runs: Runs, removed: bool) -> dict[Profile, int]:
             squared_mu += times * _visits(phase) / noise**2
             continue
         if kind == "draws_revealed":
-            profile, steps = RevealedDraws(rate, noise, steps), 1
-        elif kind == "poisson_profile":
+            revealed[rate, noise] = revealed.get((rate, noise), 0) + steps
+            continue
+        if kind == "poisson_profile":
             profile = AddedUnit(rate, noise, removed)
         elif _presence_noise(mechanism) > noise:
             profile = ReplacedRecord(rate, _presence_noise(mechanism))
         else:
             profile = ReplacedUnit(rate, noise)
         counts[profile] = counts.get(profile, 0) + steps
+    counts |= {RevealedDraws(rate, noise, steps): 1 for (rate, noise), steps in revealed.items()}
     if squared_mu:
         counts[Gaussian(1 / math.sqrt(squared_mu))] = 1
     return counts

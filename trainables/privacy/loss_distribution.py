@@ -53,7 +53,9 @@ def discretise(profile: Profile, width: float) -> Losses:
     centre = 1.0 - forward[-1] - positive.sum() - negative.sum()
     if centre < -1e-12:
         raise ArithmeticError(f"{profile} is no privacy profile: its masses exceed 1 by {-centre:.3g}")
-    return Losses(np.concatenate([negative, [max(centre, 0.0)], positive]), -cells, width, float(forward[-1]))
+    mass = np.concatenate([negative, [max(centre, 0.0)], positive])
+    possible = np.flatnonzero(mass)
+    return Losses(mass[possible[0] : possible[-1] + 1], int(possible[0]) - cells, width, float(forward[-1]))
 
 
 def _connect(values: np.ndarray, width: float) -> np.ndarray:

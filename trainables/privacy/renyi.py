@@ -5,8 +5,10 @@ Most come from dp-accounting, which is imported inside the functions (2 s). ``no
 
 from __future__ import annotations
 
+import logging
 import math
 from functools import cache, lru_cache
+from typing import Any
 
 import numpy as np
 from scipy import special
@@ -39,22 +41,30 @@ def replaced_unit(rate: float, noise: float) -> np.ndarray:
     not drawn) that are pairwise within one distance. The library uses sample size / data-set size alone.
     """
     from dp_accounting import dp_event
-    from dp_accounting.privacy_accountant import NeighboringRelation
-    from dp_accounting.rdp.rdp_privacy_accountant import RdpAccountant
 
-    sampled = dp_event.SampledWithoutReplacementDpEvent(1, rate, dp_event.GaussianDpEvent(noise))
-    return RdpAccountant(orders(), NeighboringRelation.REPLACE_ONE).compose(sampled).rdp
+    return _by_library(dp_event.SampledWithoutReplacementDpEvent(1, rate, dp_event.GaussianDpEvent(noise)), "REPLACE_ONE")
 
 
 @lru_cache(maxsize=256)
 def added_unit(rate: float, noise: float) -> np.ndarray:
     """Of a Poisson-sampled unit that is there or not (Mironov, Talwar, Zhang 2019)."""
     from dp_accounting import dp_event
+
+    return _by_library(dp_event.PoissonSampledDpEvent(rate, dp_event.GaussianDpEvent(noise)), "ADD_OR_REMOVE_ONE")
+
+
+def _by_library(event: Any, relation: str) -> np.ndarray:
     from dp_accounting.privacy_accountant import NeighboringRelation
     from dp_accounting.rdp.rdp_privacy_accountant import RdpAccountant
 
-    sampled = dp_event.PoissonSampledDpEvent(rate, dp_event.GaussianDpEvent(noise))
-    return RdpAccountant(orders(), NeighboringRelation.ADD_OR_REMOVE_ONE).compose(sampled).rdp
+    # The library warns of every fractional order whose series does not converge and leaves that order out: nobody's concern.
+    logger = logging.getLogger("absl")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        return RdpAccountant(orders(), NeighboringRelation[relation]).compose(event).rdp
+    finally:
+        logger.setLevel(level)
 
 
 @lru_cache(maxsize=256)
