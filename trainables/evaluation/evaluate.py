@@ -47,7 +47,7 @@ def evaluate(
 def quick(
     sampler: Sampler, *, info: DataInfo, reference: Path, test: Dataset, samples: int, seed: int, device: torch.device
 ) -> dict[str, float]:
-    """gen2real_logreg and fd_dataset_classifier of at most ``QUICK_SAMPLES`` images, to watch a training: 1 to 2 s.
+    """gen2real_logreg and fd_dataset_classifier of at most ``QUICK_SAMPLES`` images, to watch a training: about a second.
 
     Both depend on the number of images: compare them with other quick values only.
     """

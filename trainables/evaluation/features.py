@@ -13,11 +13,11 @@ from .utility import PREDICTION_BATCH, as_float
 def extract(network: CNN, images: torch.Tensor, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
     """(features ``[N, FEATURES]`` float64, logits ``[N, classes]`` float32), on the CPU, of uint8 ``images [N, C, H, W]``.
 
-    ``network`` must be in evaluation mode: then an image's features do not depend on its batch.
+    The features of an image do not depend on its batch.
     """
     features, logits = [], []
     for batch in images.split(PREDICTION_BATCH):
         found = network.features(as_float(batch.to(device)))
-        features.append(found.double().cpu())
+        features.append(found.cpu().double())
         logits.append(network.head(found).cpu())
     return torch.cat(features), torch.cat(logits)

@@ -7,7 +7,7 @@ from typing import Literal
 
 from trainables.base import Stage
 
-EVALUATION_VERSION = 1
+EVALUATION_VERSION = 2
 """Raised whenever the same samples would get other numbers."""
 
 

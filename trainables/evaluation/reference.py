@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -48,8 +48,7 @@ def compute(config: Mapping[str, Any], train: Dataset, test: Dataset, directory:
     images, labels = torch.from_numpy(train.images), torch.from_numpy(train.labels)
     test_images, test_labels = torch.from_numpy(test.images), torch.from_numpy(test.labels)
 
-    classifier = train_classifier("cnn", images, labels, train.classes, seed=seed, device=device)
-    assert isinstance(classifier, CNN)
+    classifier = cast(CNN, train_classifier("cnn", images, labels, train.classes, seed=seed, device=device))
     test_features, test_logits = extract(classifier, test_images, device)
     test_statistics = statistics(test_features)
     real_features, real_logits = extract(classifier, images[:samples], device)
@@ -83,8 +82,9 @@ def compute(config: Mapping[str, Any], train: Dataset, test: Dataset, directory:
 def load(directory: Path, device: torch.device | str = "cpu") -> Reference:
     """Read what ``compute`` wrote into ``directory``."""
     summary = json.loads((directory / "reference.json").read_text())
-    classifier = CNN(tuple(summary["shape"]), summary["classes"])
-    classifier.load_state_dict(load_file(directory / "classifier.safetensors"))
+    with torch.device("meta"):  # no initial weights: drawing them would advance the global coins
+        classifier = CNN(tuple(summary["shape"]), summary["classes"])
+    classifier.load_state_dict(load_file(directory / "classifier.safetensors"), assign=True)
     classifier.to(device).to(memory_format=torch.channels_last).eval()
     saved: dict[str, np.ndarray] = {
         name: value.numpy() for name, value in load_file(directory / "statistics.safetensors").items()

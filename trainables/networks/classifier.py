@@ -13,20 +13,23 @@ FEATURES = 64
 
 
 class CNN(nn.Module):
-    """Two strided convolutions and a hidden layer of ``FEATURES`` units: 0.8 million multiplications a 28x28 image."""
+    """Two strided convolutions and a hidden layer of ``FEATURES`` units: 0.4 million multiplications a 28x28 image.
+
+    Normalised by groups of channels within an image: running statistics of generated images would be wrong for real ones.
+    """
 
     def __init__(self, shape: tuple[int, int, int], classes: int) -> None:
         super().__init__()
         channels, height, width = shape
         self.trunk = nn.Sequential(
-            nn.Conv2d(channels, 24, 5, stride=2, padding=2, bias=False),
-            nn.BatchNorm2d(24),
+            nn.Conv2d(channels, 16, 5, stride=2, padding=2, bias=False),
+            nn.GroupNorm(4, 16),
             nn.ReLU(),
-            nn.Conv2d(24, 48, 3, stride=2, padding=1, bias=False),
-            nn.BatchNorm2d(48),
+            nn.Conv2d(16, 32, 3, stride=2, padding=1, bias=False),
+            nn.GroupNorm(4, 32),
             nn.ReLU(),
             nn.Flatten(),
-            nn.Linear(48 * (height // 4) * (width // 4), FEATURES),
+            nn.Linear(32 * (height // 4) * (width // 4), FEATURES),
             nn.ReLU(),
         )
         self.head = nn.Linear(FEATURES, classes)
