@@ -16,6 +16,7 @@ from trainables.coins import torch_coins
 from . import reference as reference_stage
 from .features import extract
 from .fidelity import frechet_distance, inception_score, statistics
+from .metrics import MIN_SAMPLES
 from .utility import KINDS, Kind, accuracy, predict, train_classifier
 
 SAMPLING_BATCH = 500
@@ -28,8 +29,11 @@ def evaluate(
     """Every metric of ``metrics.METRICS`` for ``samples`` generated images, and ``gen2real_cnn_class_<k>`` for every class.
 
     ``info`` describes the private training set, ``reference`` is the folder that ``reference.compute`` filled, ``test`` is
-    the real test set. Raises ``ValueError`` where the sampler returns another shape or values that are not finite.
+    the real test set. Raises ``ValueError`` where ``samples`` is below ``metrics.MIN_SAMPLES`` and where the sampler returns
+    another shape or values that are not finite.
     """
+    if samples < MIN_SAMPLES:
+        raise ValueError(f"evaluate.samples is {samples}; expected at least {MIN_SAMPLES}")
     images, labels = generate(sampler, info=info, samples=samples, seed=seed)
     metrics: dict[str, float] = {}
     for kind in KINDS:

@@ -10,6 +10,9 @@ from trainables.base import Stage
 EVALUATION_VERSION = 2
 """Raised whenever the same samples would get other numbers."""
 
+MIN_SAMPLES = 10
+"""Fewest images that can be evaluated: the inception score splits them in ten."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Metric:

@@ -1,8 +1,9 @@
 """Training classifiers on one set of images and testing them on another: the gen2real metrics and the real-data classifier.
 
 The recipe is fixed: Adam with a one-cycle rate, random shifts by one pixel for the CNN, the last step's weights (never the
-best on any test set). It was chosen on held-out real training images, after training on real and on generated ones. Coins are public and keyed by the caller's seed; with one
-number of threads on one machine the result is bit for bit the same.
+best on any test set). It was chosen on held-out real training images, for classifiers trained on real and on generated
+ones. Coins are public and keyed by the caller's seed; with one number of threads on one machine the result is bit for bit
+the same.
 """
 
 from __future__ import annotations
