@@ -44,12 +44,15 @@ _PINNED = {
     "RAY_worker_num_grpc_internal_threads": "1",
     "RAY_num_server_call_thread": "1",
 }
-# Our own Ray: no processes ahead of need, nothing sent to anybody.
+# Our own Ray: no processes ahead of need, nothing sent to anybody; where memory runs out, one trial is ended, the youngest.
 _PINNED_LOCAL = {
+    "RAY_worker_killing_policy_by_group": "true",
     "RAY_enable_worker_prestart": "0",
     "RAY_prestart_worker_first_driver": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
 }
+
+_SAID_BY_US = ("A worker died or was killed", "killed due to the node running low", "Raylet is terminated", "marked dead")
 
 
 class ClusterError(RuntimeError):
@@ -145,13 +148,13 @@ def probe(results: Path) -> None:
     token = results.resolve() / f".probe-{secrets.token_hex(8)}"
     token.write_text(secrets.token_hex(16))
     try:
-        looks = {}
+        looks = []
         for node in ray.nodes():
             if node["Alive"]:
                 strategy = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
                 task = ray.remote(num_cpus=0, max_retries=0)(look).options(scheduling_strategy=strategy)
-                looks[node["NodeManagerAddress"]] = task.remote(str(token))
-        for machine, answer in looks.items():
+                looks.append((node["NodeManagerAddress"], task.remote(str(token))))
+        for machine, answer in looks:
             try:
                 content, code = ray.get(answer, timeout=120)
             except Exception as error:
@@ -231,8 +234,8 @@ def environment(values: Mapping[str, str | None]) -> Iterator[None]:
 
 
 def _ray() -> Any:
-    """The package, imported so that its own paragraph on every lost process stays off the screen: we print a line."""
-    with environment({"RAY_DEDUP_LOGS_SKIP_REGEX": "A worker died or was killed|killed due to the node running low"}):
+    """The package, imported so that its own paragraphs on every lost process stay off the screen: we print a line."""
+    with environment({"RAY_DEDUP_LOGS_SKIP_REGEX": "|".join(_SAID_BY_US)}):
         import ray
     return ray
 

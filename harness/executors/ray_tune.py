@@ -22,6 +22,9 @@ from uuid import uuid4
 
 import ray
 from ray import tune
+from ray.air.execution._internal import actor_manager
+from ray.exceptions import OutOfMemoryError, RayActorError
+from ray.tune.execution import tune_controller
 from ray.tune.experiment import Trial
 from ray.tune.progress_reporter import TrialProgressCallback
 from ray.tune.schedulers import FIFOScheduler
@@ -76,7 +79,7 @@ class RayTuneExecutor:
         scratch = plan.parent / f"tune-{uuid4().hex[:8]}"
         pending = min(len(jobs), int(sum(node.get("CPU", 0) for node in nodes)) + 2)
         try:
-            with environment({**_TUNE, "TUNE_MAX_PENDING_TRIALS_PG": str(pending)}), _quiet(), _kept_usr1():
+            with environment({**_TUNE, "TUNE_MAX_PENDING_TRIALS_PG": str(pending)}), _quiet(), _kept_usr1(), _memory_kills():
                 tune.Tuner(
                     tune.with_resources(_run, _placement),
                     tune_config=tune.TuneConfig(
@@ -258,8 +261,8 @@ def _why(error: str) -> dict[str, Any]:
     """Status and one line on a process that Ray lost, from the many lines that it says about it."""
     if "running low on memory" in error:
         return {"status": "oom", "message": "Ray ended the process: its machine ran low on memory"}
-    if "its node has died" in error:
-        return {"status": "lost", "message": "the machine of the process is gone"}
+    if "its node has died" in error or "is temporarily unavailable" in error:
+        return {"status": "lost", "message": "the machine of the process is gone, or cannot be reached"}
     if "worker process has died" in error:
         return {"status": "lost", "message": "the process died: killed, out of memory, or crashed"}
     lines = [line.strip() for line in error.splitlines() if line.strip()]
@@ -276,6 +279,23 @@ def _quiet() -> Iterator[None]:
         yield
     finally:
         logger.setLevel(level)
+
+
+@contextlib.contextmanager
+def _memory_kills() -> Iterator[None]:
+    """Make Tune take a process that Ray's memory monitor ended for a process that died.
+
+    Tune 2.60 expects nothing but ``RayActorError`` there: ``OutOfMemoryError`` is none, so it would end all other trials and
+    raise. Both modules only ask ``isinstance``.
+    """
+    modules = [module for module in (actor_manager, tune_controller) if hasattr(module, "RayActorError")]
+    for module in modules:
+        vars(module)["RayActorError"] = (RayActorError, OutOfMemoryError)
+    try:
+        yield
+    finally:
+        for module in modules:
+            vars(module)["RayActorError"] = RayActorError
 
 
 @contextlib.contextmanager

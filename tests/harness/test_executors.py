@@ -159,6 +159,23 @@ def test_jobs_of_one_run_may_ask_for_different_machines(ray_session: Any, tmp_pa
     assert ended["half"]["gpus"] == ""  # a job that asks for no GPU sees none
 
 
+def test_a_kill_by_ray_for_memory_counts_as_a_lost_process() -> None:
+    """Tune 2.60 would end all trials on it; real kills need most of a machine's memory, so only what makes them harmless."""
+    from ray.air.execution._internal import actor_manager
+    from ray.exceptions import ActorDiedError, OutOfMemoryError, RayActorError
+    from ray.tune.execution import tune_controller
+
+    from harness.executors.ray_tune import _memory_kills, _why
+
+    with _memory_kills():
+        for module in (actor_manager, tune_controller):
+            assert isinstance(OutOfMemoryError("..."), module.RayActorError)
+            assert isinstance(ActorDiedError(), module.RayActorError)
+    assert actor_manager.RayActorError is tune_controller.RayActorError is RayActorError
+    told = "Failure # 1\n2 worker(s) were killed due to the node running low on memory. Memory on the node was ..."
+    assert _why(told)["status"] == "oom"
+
+
 def test_limits_of_a_process_that_has_torch(monkeypatch: pytest.MonkeyPatch) -> None:
     import torch
 
