@@ -33,7 +33,7 @@ class Config(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
-    steps: int = Field(default=400, ge=1)
+    steps: int = Field(default=600, ge=1)
     """Generator updates; each makes one release."""
     sampling_rate: float = Field(default=0.05, gt=0, le=1)
     """Probability q that a record takes part in a step; 1 uses all records in every step."""

@@ -22,7 +22,7 @@ def test_release_shapes_and_rates_are_those_of_the_settings():
 def test_guided_has_the_classifier_first_and_splits_the_budget_by_noise_ratio():
     config = dp_energy_guided.Config(classifier={"steps": 11, "noise_ratio": 1.3, "sampling_rate": 0.2}, slots=40)
     classifier, energy = dp_energy_guided.mechanism(config, COLOUR, "replace_one")
-    assert (classifier.steps, energy.steps) == (11, 400)
+    assert (classifier.steps, energy.steps) == (11, 600)
     assert classifier.mechanism.release_shape == (4, 16 * 8 * 8 + 3 * 16 * 16 + 1)
     assert classifier.mechanism.sampling_rate == 0.2
     assert classifier.mechanism.noise_multiplier / energy.mechanism.noise_multiplier == pytest.approx(1.3)
