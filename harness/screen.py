@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import subprocess
 import time
 from collections import Counter
@@ -181,8 +182,6 @@ def print_status(document: Mapping[str, Any], console: Console) -> None:
 
 
 def _driver(plan: Plan) -> str:
-    import json
-
     try:
         holder = json.loads(plan.folders.lock.read_text())
     except FileNotFoundError:
@@ -238,6 +237,9 @@ def print_results(plan: Plan, statuses: Mapping[str, str], console: Console) -> 
         row = rows.get(trial.trial_id, {"label": trial.spec.label})
         seconds = sum(row.get(name) or 0.0 for name in ("train_seconds", "evaluate_seconds"))
         shown.append({**row, "status": statuses[trial.trial_id], "seconds": seconds or None})
+    for text in dict.fromkeys(row["real"] for row in rows.values() if row["real"]):
+        real = json.loads(text)
+        shown.append({"label": f"{real['samples']} real training images instead", "status": "", **real})
     console.print()
     summary(shown, console)
     folder = plan.folders.sweep

@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
+from trainables.evaluation.metrics import MIN_SAMPLES
 from trainables.privacy.mechanism import Neighbours
 
 from .document import Document, InputError, read_document

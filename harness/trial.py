@@ -143,7 +143,7 @@ class _TrialRun:
 
         job, privacy, total = self.job, self.job["privacy"], sum(self.phase_steps)
         config = registry.method(job["method"]).Config.model_validate(job["config"])
-        sanitizer = Sanitizer(self.phases, device=device, injected_seed=self.injected_seed)
+        sanitizer = Sanitizer(self.phases, device=device, injected_seed=self.injected_seed, executed=self.earlier)
         stages = {name: self.folders.stages / identifier for name, identifier in job["stages"].items()}
         trainer = registry.training(job["method"]).Trainer(config, train, sanitizer, stages, device, job["seed"])
         budget = Budget(
