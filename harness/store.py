@@ -36,6 +36,14 @@ if TYPE_CHECKING:
 SCHEMA_VERSION = 1
 
 _TEXT, _INT, _FLOAT, _TIME = pa.string(), pa.int64(), pa.float64(), pa.timestamp("us", tz="UTC")
+# Columns that the published tables have. They are here from the first day, null, so that results made before and after
+# their metrics are measured have one schema.
+_UNMEASURED = {
+    "gen2real_lenet": "accuracy on real test images of the prior work's LeNet trained on the generated images",
+    "fid_inception": "FID with the 2015 Inception weights",
+    "is_inception": "inception score with the 2015 Inception weights",
+    "kid_inception": "KID with the 2015 Inception weights",
+}
 _METRIC_COLUMNS = [
     pa.field(
         name,
@@ -104,8 +112,9 @@ TRIALS = _schema(
         ("evaluation_id", _TEXT, "hash of the evaluation's settings and version"),
         ("evaluation_samples", _INT, "generated images behind the metrics (n)"),
         *_METRIC_COLUMNS,
+        *((name, _FLOAT, description) for name, description in _UNMEASURED.items()),
         ("per_class", _TEXT, "JSON: gen2real accuracy a class"),
-        ("real", _TEXT, "JSON: the same metrics of n real training images in place of generated ones: ceilings and floors"),
+        ("real", _TEXT, "JSON: the same metrics of n real training images: ceilings and floors (private)"),
         ("train_seconds", _FLOAT, "training, all attempts that lived to say it (owner only)"),
         ("evaluate_seconds", _FLOAT, "evaluation (owner only)"),
         ("peak_memory_mb", _FLOAT, "largest resident size of the process (owner only)"),
