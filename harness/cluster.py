@@ -75,8 +75,8 @@ class Cluster:
 def connect(on: str, *, results: Path, max_concurrent: int | None = None, target: str = TARGET) -> Executor:
     """The executor for ``on``: ``inline``, ``local``, ``auto`` or the ``HOST:PORT`` of a Ray cluster.
 
-    ``results`` is the results root, which every machine must see. A Ray that this process has connected to before is
-    taken as it is for ``local`` and ``auto``. Raises ``ClusterError``.
+    ``results`` is the results root, which every machine must see. A Ray that this process is connected to already is taken
+    as it is, whatever ``on`` says, and left running. Raises ``ClusterError``.
     """
     if on == "inline":
         return InlineExecutor(target=target)
@@ -208,9 +208,9 @@ def usable_cpus() -> int:
 def import_path() -> str:
     """This process's import path as PYTHONPATH for the workers, without what belongs to the Python installation."""
     installed = [sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")]
-    installed += [*site.getsitepackages(), site.getusersitepackages(), sys.base_prefix + "/lib/python"]
-    entries = [str(Path(entry).absolute()) for entry in sys.path]
-    kept = [entry for entry in entries if Path(entry).exists() and not any(_within(entry, place) for place in installed)]
+    installed += [*site.getsitepackages(), site.getusersitepackages()]
+    entries = [Path(entry).absolute() for entry in sys.path]
+    kept = [str(path) for path in entries if path.exists() and not any(path.is_relative_to(place) for place in installed)]
     return os.pathsep.join(dict.fromkeys(kept))
 
 
@@ -329,10 +329,6 @@ def _check_head(address: str, asked: str) -> None:
         )
     if answer.returncode:
         raise ClusterError(f"--on {asked}: no Ray head to use at {address} ({_last_line(answer.stderr)}); {advice}")
-
-
-def _within(path: str, folder: str) -> bool:
-    return path == folder or path.startswith((folder + os.sep, folder + ".zip"))
 
 
 def _last_line(error: BaseException | str) -> str:
