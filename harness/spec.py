@@ -122,7 +122,7 @@ class EvaluateSpec(_Section):
 
     every: _Steps | None = None
     """Also evaluate after every so many steps. Empty: only at the end."""
-    samples: int = Field(default=10_000, ge=1)
+    samples: int = Field(default=10_000, ge=MIN_SAMPLES)
     """Generated images that the metrics are computed on."""
 
 
