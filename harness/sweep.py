@@ -129,6 +129,7 @@ def _run(arguments: argparse.Namespace, folders: Folders, console: Console) -> i
         screen.print_plan(plan, console)
         screen.write_sweep_record(plan, sweep)
         if not plan.to_do:
+            console.print("Nothing to do.")
             finish(plan)
             return _conclude(plan, console, interrupted=False)
         path = new_launch(plan, screen.provenance())

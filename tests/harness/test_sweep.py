@@ -104,7 +104,9 @@ def test_the_same_command_again_does_nothing(done: Path, capsys: pytest.CaptureF
     before = attempts(done)
     assert command(done) == sweep.OK
     assert attempts(done) == before
-    assert "2 done" in capsys.readouterr().out
+    output = capsys.readouterr().out
+    assert "2 done" in output
+    assert "Nothing to do." in output
 
 
 def test_a_widened_axis_runs_only_the_new_cells(done: Path) -> None:
