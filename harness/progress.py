@@ -85,9 +85,11 @@ class _State:
     """Everything its events have said, the last word on each."""
 
     def left(self, now: float) -> float | None:
-        """Seconds to its last step at its pace so far; None where that is unknown."""
+        """Seconds to its last step at its pace so far; None where that is unknown, and after the last step."""
         step, steps = self.data.get("step"), self.data.get("steps")
-        if self.status != "running" or self.first is None or step is None or steps is None or step <= self.first[1]:
+        if self.status != "running" or self.first is None or step is None or steps is None:
+            return None
+        if not self.first[1] < step < steps:
             return None
         return float((steps - step) * (now - self.first[0]) / (step - self.first[1]))
 
@@ -212,12 +214,29 @@ class Progress:
         )
         if now is None:
             return words
-        took = [s.ended - s.started for s in states if s.ended and s.started and s.status == "completed"]
-        lefts = [left for s in states if (left := s.left(now)) is not None]
-        if counts["running"] and (took or lefts) and (took or not counts["waiting"]):
-            rest = counts["waiting"] * sum(took) / len(took) / counts["running"] if counts["waiting"] else 0.0
-            words += f"; about {_duration(rest + max(lefts, default=0.0))} left"
+        left = self._left(now)
+        if left is not None:
+            words += f"; about {_duration(left)} left"
         return words + (f"\n{self._note}" if self._note else "")
+
+    def _left(self, now: float) -> float | None:
+        """Seconds until all jobs have ended, by the pace of running ones and the time that others of their kind took."""
+        took: dict[str, list[float]] = {}
+        for state in self._states.values():
+            if state.status == "completed" and state.started:
+                took.setdefault(state.job.kind, []).append(state.ended - state.started)
+        usual = {kind: sum(times) / len(times) for kind, times in took.items()}
+        running: list[float] = []
+        waiting = 0.0
+        for state in self._states.values():
+            whole, steps_left = usual.get(state.job.kind), state.left(now)
+            if state.status == "running" and (whole is not None or steps_left is not None):
+                running.append(max(0.0, steps_left or 0.0, (whole or 0.0) - (now - state.started)))
+            elif state.status == "waiting" and whole is not None:
+                waiting += whole
+            elif state.status in ("running", "waiting"):
+                return None
+        return max(running) + waiting / len(running) if running else None
 
 
 def summary(rows: Sequence[Mapping[str, Any]], console: Console | None = None) -> None:

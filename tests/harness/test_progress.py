@@ -54,7 +54,7 @@ def test_plain_lines_are_few_and_whole(clock: Any) -> None:
         # every tenth of the steps, at whole width whatever the console's
         *(
             f"[{progress._duration(0.75 * step)}] eps=10 seed=[0]: step {step}/40, epsilon {step / 8:.3g} of 10, "
-            f"gen2real_logreg 0.812, {progress._duration(0.75 * (40 - step))} left"
+            "gen2real_logreg 0.812" + (f", {progress._duration(0.75 * (40 - step))} left" if step < 40 else "")
             for step in range(4, 41, 4)
         ),
         "[0:30] eps=10 seed=[0]: completed after 0:30",
@@ -102,6 +102,23 @@ def test_live_table_shows_running_jobs_first_and_counts_all(clock: Any) -> None:
     assert lines[2].startswith("eps=10 seed=[42]")
     assert lines[3].startswith("eps=10 seed=[41]")
     assert lines[-1].strip() == "50 jobs: 2 running, 1 completed, 47 waiting; about 26:30 left"
+
+
+def test_the_time_left_counts_what_follows_the_last_step(clock: Any) -> None:
+    """Evaluation has no steps; other jobs of the kind tell how long a whole one takes."""
+    shown = Progress(jobs(3), Console(file=io.StringIO(), width=120))
+    for number in (0, 1):
+        shown.update(event(number, "started"))
+        shown.update(event(number, "progress", step=0, steps=100))
+    assert shown._left(clock.now) is None
+    clock.now += 40
+    shown.update(event(0, "finished", status="completed"))
+    clock.now += 10
+    shown.update(event(1, "progress", step=100, steps=100, status="evaluating"))
+    assert shown._states["id1"].left(clock.now) is None
+    assert shown._left(clock.now) == pytest.approx(0 + 40)
+    shown.update(event(2, "started"))
+    assert shown._left(clock.now) == pytest.approx(40)
 
 
 def test_on_a_terminal_failures_stay_and_the_table_goes() -> None:
