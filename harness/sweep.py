@@ -136,8 +136,8 @@ def _run(arguments: argparse.Namespace, folders: Folders, console: Console) -> i
         jobs = [*stage_jobs(plan), *trial_jobs(plan, plan.to_do)]
         with (
             closing(connect(arguments.on, results=folders.root, max_concurrent=arguments.max_concurrent)) as executor,
-            stop_on_signals(path.parent / "stop"),
             Progress(jobs, console) as progress,
+            stop_on_signals(path.parent / "stop", progress.say),
         ):
             run_launch(plan, path, executor, progress.update)
         finish(plan)
