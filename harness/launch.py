@@ -9,9 +9,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from . import store
+from .documents import job_document, stage_document
 from .jobs import Event, Executor, Job, Kind
 from .ledger import read_attempts
-from .plan import Plan, PlannedTrial, job_document, stage_document
+from .plan import Plan, PlannedTrial
 from .planfile import write_plan
 from .recovery import close_orphans
 

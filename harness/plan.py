@@ -7,10 +7,9 @@ A pure function of the file, the data fingerprint and the ledger: planning write
 from __future__ import annotations
 
 import hashlib
-import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ from trainables.data import sources
 from trainables.evaluation.metrics import EVALUATION_VERSION, reference_stage
 from trainables.privacy import accounting
 from trainables.privacy.accounting import Accountant
-from trainables.privacy.mechanism import Phase, scale_noise, to_dict
+from trainables.privacy.mechanism import Phase, scale_noise
 
 from .calibrations import Calibrations
 from .document import InputError, Mark, Problem
@@ -29,7 +28,6 @@ from .estimates import Estimates
 from .expand import TrialSpec
 from .folders import Folders, canonical_json
 from .ledger import AttemptRecord, read_attempts
-from .rows import steps_key
 from .stages import stage_id
 
 # A checkpoint (and so a reservation) every twentieth of the steps, and one more such block in the noise: redoing one
@@ -317,155 +315,6 @@ class _Planner:
             ),
             None,
         )
-
-
-def privacy_document(trial: PlannedTrial) -> dict[str, Any]:
-    """The privacy part of a trial as JSON. An epsilon that is infinite (no noise) is null; ``proof`` says so."""
-    request, account = trial.spec.privacy, trial.account
-    document: dict[str, Any] = {
-        "target_epsilon": request.epsilon,
-        "epsilon": None,
-        "delta": request.delta,
-        "accountant": request.accountant,
-        "proof": None,
-        "neighbours": request.neighbours,
-        "mechanism": None,
-        "noise_multiplier": None,
-        "effective_noise_multiplier": None,
-        "epsilon_published": None,
-    }
-    if account is None:
-        return {**document, "problem": trial.problem}
-    last = account.phases[-1].mechanism
-    epsilon = account.epsilon_pld if request.accountant == "pld" else account.epsilon_rdp
-    return {
-        **document,
-        "epsilon": finite(epsilon),
-        "epsilon_pld": finite(account.epsilon_pld),
-        "epsilon_rdp": finite(account.epsilon_rdp),
-        "proof": account.proof,
-        "mechanism": [to_dict(phase) for phase in account.phases],
-        "noise_multiplier": last.noise_multiplier,
-        "effective_noise_multiplier": last.effective_noise_multiplier,
-        "epsilon_published": account.epsilon_published,
-        "reserve": account.reserve,
-    }
-
-
-def job_document(plan: Plan, trial: PlannedTrial, provenance: Mapping[str, Any]) -> dict[str, Any]:
-    """What a worker is told about a trial (``planfile``)."""
-    spec, request, account = trial.spec, trial.spec.privacy, trial.account
-    assert account is not None
-    checkpoints = _checkpoints(account.phases, trial.checkpoint_every)
-    keys = [steps_key(steps) for steps in checkpoints]
-    known: dict[str, dict[str, float]] = {
-        "pld": {keys[-1]: account.epsilon_pld},
-        "rdp": {keys[-1]: account.epsilon_rdp},
-    }
-    curve = plan.calibrations.curve(account.phases, checkpoints, delta=request.delta, accountant=request.accountant)
-    known[request.accountant] = {**dict(zip(keys, curve, strict=True)), **known[request.accountant]}
-    return {
-        "kind": trial.action,
-        "trial_id": trial.trial_id,
-        "cell_id": trial.cell_id,
-        "sweep": plan.folders.name,
-        "case": spec.case,
-        "label": spec.label,
-        "method": spec.method,
-        "version": spec.version,
-        "config": spec.config_json,
-        "axes": dict(spec.axes),
-        "seed": spec.seed,
-        "data": asdict(trial.data),
-        "privacy": {
-            "phases": [to_dict(phase) for phase in account.phases],
-            "target_epsilon": request.epsilon,
-            "delta": request.delta,
-            "accountant": request.accountant,
-            "accountant_version": accounting.ACCOUNTANT_VERSION,
-            "neighbours": request.neighbours,
-            "proof": account.proof,
-            "reserve": account.reserve,
-            "epsilon_published": account.epsilon_published,
-            "known": known,
-        },
-        "evaluation": {
-            "id": trial.evaluation_id,
-            "samples": spec.evaluate.samples,
-            "every": spec.evaluate.every,
-            "stage": stage_id(reference_stage(spec.evaluate.samples), trial.data.fingerprint),
-        },
-        "checkpoint_every": trial.checkpoint_every,
-        "keep_samples": spec.keep_samples,
-        "stages": dict(trial.stages),
-        "resources": {"cpu": spec.resources.cpu, "gpu": spec.resources.gpu},
-        "provenance": dict(provenance),
-    }
-
-
-def stage_document(stage: Stage, identifier: str, trial: PlannedTrial) -> dict[str, Any]:
-    """What a worker is told about a stage."""
-    resources = {"cpu": trial.spec.resources.cpu, "gpu": trial.spec.resources.gpu}
-    return {"kind": "stage", "id": identifier, "stage": asdict(stage), "data": asdict(trial.data), "resources": resources}
-
-
-def plan_document(plan: Plan) -> dict[str, Any]:
-    """The plan as one JSON object: ``trials`` and ``totals``."""
-    counts = Counter(trial.action for trial in plan.trials)
-    compose = None
-    if plan.composition:
-        epsilon, delta, accountant = plan.composition
-        compose = {"epsilon": finite(epsilon), "delta": delta, "accountant": accountant}
-    return {
-        "sweep": plan.folders.name,
-        "trials": [
-            {
-                "trial_id": trial.trial_id,
-                "cell_id": trial.cell_id,
-                "seed": trial.spec.seed,
-                "case": trial.spec.case,
-                "label": trial.spec.label,
-                "axes": dict(trial.spec.axes),
-                "method": trial.spec.method,
-                "config": trial.spec.config_json,
-                "status": trial.status,
-                "action": trial.action,
-                "privacy": privacy_document(trial),
-                "estimate": plan.estimates.of(trial),
-            }
-            for trial in plan.trials
-        ],
-        "totals": {
-            "trials": len(plan.trials),
-            "to_train": counts["train"],
-            "to_evaluate": counts["evaluate"],
-            "done": counts["done"],
-            "failed": counts["failed"] + counts["lost_cause"],
-            "infeasible": counts["infeasible"],
-            "stages": sorted(plan.stages),
-            "compose": compose,
-        },
-        "notes": list(plan.notes),
-    }
-
-
-def finite(value: float) -> float | None:
-    """``value``, or None where it is infinite: JSON has no infinity."""
-    return value if math.isfinite(value) else None
-
-
-def _checkpoints(phases: Sequence[Phase], every: int) -> list[list[int]]:
-    """Steps done a phase at every checkpoint, the end included."""
-    total = sum(phase.steps for phase in phases)
-    points = [*range(every, total, every), total]
-    result = []
-    for point in points:
-        steps = []
-        for phase in phases:
-            steps.append(min(point, phase.steps))
-            point -= steps[-1]
-        result.append(steps)
-    return result
 
 
 def _hash(value: Any) -> str:

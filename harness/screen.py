@@ -11,9 +11,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .documents import finite, plan_document
 from .folders import write_json
 from .ledger import lineage_accounts, read_attempts
-from .plan import Plan, PlannedTrial, finite, plan_document
+from .plan import Plan, PlannedTrial
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -86,8 +86,9 @@ def _command(arguments: argparse.Namespace) -> int:
     from rich.console import Console
 
     from . import screen
+    from .documents import plan_document
     from .expand import expand
-    from .plan import make_plan, plan_document
+    from .plan import make_plan
     from .spec import load_sweep
 
     sweep = load_sweep(arguments.file, arguments.set)

@@ -148,9 +148,9 @@ def test_a_lost_process_is_counted_and_its_trial_goes_on_within_its_budget(
     folders = Folders(done / "results", "small")
     plan = folders.launches / "killed" / "plan.json"
     phases = [from_dict(phase) for phase in trial["privacy"]["mechanism"]]
-    from harness.document import InputError  # noqa: F401
+    from harness.documents import job_document
     from harness.expand import expand
-    from harness.plan import job_document, make_plan
+    from harness.plan import make_plan
     from harness.planfile import write_plan
     from harness.spec import load_sweep
 

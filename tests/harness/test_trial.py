@@ -11,10 +11,11 @@ import torch
 from safetensors.torch import load_file
 
 from harness import store
+from harness.documents import job_document
 from harness.expand import expand
 from harness.folders import Folders
 from harness.ledger import Attempt, Fenced, executed_steps, read_account, read_trial_attempts
-from harness.plan import job_document, make_plan
+from harness.plan import make_plan
 from harness.planfile import write_plan
 from harness.rows import phases_of
 from harness.spec import load_sweep
