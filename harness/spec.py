@@ -106,7 +106,7 @@ class PrivacySpec(_Section):
     """``pld`` is tight and takes seconds; ``rdp`` is looser and instant. Rows keep both numbers."""
     neighbours: Neighbours = "replace_one"
     """Which data sets are neighbours: one record replaced, or one record more or fewer."""
-    reserve: _Steps | None = None
+    reserve: int | None = Field(default=None, ge=0)
     """Steps beyond the planned ones that the noise leaves room for, so that what a crash has lost can be done again within
     the budget. Empty: a twentieth of all steps, which is one checkpoint interval."""
 

@@ -286,7 +286,7 @@ def _widen(frame: pd.DataFrame, column: str, prefix: str) -> pd.DataFrame:
     """Add a column a (nested) key of the JSON documents in ``column``; a key that a row lacks is missing there."""
     import pandas as pd
 
-    documents = [_flatten(json.loads(text)) if text else {} for text in frame[column]]
+    documents = [_flatten(json.loads(text)) if isinstance(text, str) else {} for text in frame[column]]
     wide = pd.DataFrame(documents, index=frame.index).add_prefix(f"{prefix}.")
     return pd.concat([frame, wide], axis=1)
 

@@ -1,0 +1,158 @@
+"""Ids, noise and what is left to do, without running anything."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from harness.documents import job_document, plan_document
+from harness.expand import expand
+from harness.folders import Folders
+from harness.ledger import AttemptRecord
+from harness.plan import Plan, default_reserve, make_plan, status_of
+from harness.spec import load_sweep
+from trainables.privacy import accounting
+
+FILE = """
+name: planned
+method: dp_energy
+data: {source: digits}
+privacy: {epsilon: 10, accountant: pld}
+train: {steps: 40, sampling_rate: 0.2}
+"""
+
+
+def plan(root: Path, text: str = FILE, *overrides: str) -> Plan:
+    (root / "planned.yaml").write_text(text)
+    return make_plan(Folders(root, "planned"), expand(load_sweep(root / "planned.yaml", overrides)))
+
+
+def only_id(root: Path, text: str = FILE, *overrides: str) -> str:
+    (trial,) = plan(root, text, *overrides).trials
+    return trial.trial_id
+
+
+def test_an_id_does_not_depend_on_how_the_file_is_written(tmp_path: Path) -> None:
+    expected = only_id(tmp_path)
+    assert only_id(tmp_path, FILE.replace("steps: 40, sampling_rate: 0.2", "sampling_rate: 2e-1, steps: 40")) == expected
+    assert only_id(tmp_path, FILE + "axes: {steps: [40]}\n") == expected, "an axis of one value is a setting"
+    assert only_id(tmp_path, FILE, "train.slots=200") == expected, "a default written out is the default"
+
+
+@pytest.mark.parametrize(
+    "override",
+    ["name=other", "evaluate.samples=50", "resources.cpu=2", "data.public=true", "data.lineage=mine", "checkpoint.every=3"],
+)
+def test_an_id_does_not_depend_on_what_does_not_train(tmp_path: Path, override: str) -> None:
+    assert only_id(tmp_path, FILE, override) == only_id(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "train.steps=41",
+        "privacy.epsilon=9",
+        "privacy.delta=1e-6",
+        "privacy.accountant=rdp",
+        "privacy.neighbours=add_remove",
+        "privacy.reserve=0",
+        "data.size=1000",
+        "data.resolution=32",
+    ],
+)
+def test_an_id_changes_with_whatever_does(tmp_path: Path, override: str) -> None:
+    assert only_id(tmp_path, FILE, override) != only_id(tmp_path)
+
+
+def test_seeds_are_trials_of_one_cell(tmp_path: Path) -> None:
+    trials = plan(tmp_path, FILE + "seeds: 3\n").trials
+    assert len({trial.trial_id for trial in trials}) == 3
+    assert len({trial.cell_id for trial in trials}) == 1
+    assert len({id(trial.account) for trial in trials}) == 1, "calibrated once"
+
+
+def test_noise_leaves_room_to_do_one_checkpoint_interval_again(tmp_path: Path) -> None:
+    (trial,) = plan(tmp_path).trials
+    assert trial.account is not None
+    (phase,) = trial.account.phases
+    assert trial.account.reserve == default_reserve([phase]) == 2
+    from dataclasses import replace
+
+    longer = replace(phase, steps=phase.steps + 2)
+    too_long = replace(phase, steps=phase.steps + 3)
+    assert trial.account.epsilon_pld < accounting.epsilon([longer], delta=1e-5, accountant="pld") <= 10
+    assert accounting.epsilon([too_long], delta=1e-5, accountant="pld") > 10
+
+
+def test_a_job_knows_epsilon_at_its_checkpoints(tmp_path: Path) -> None:
+    found = plan(tmp_path)
+    job = job_document(found, found.trials[0], {})
+    curve = job["privacy"]["known"]["pld"]
+    assert list(curve) == [str(step) for step in range(2, 41, 2)]
+    assert list(curve.values()) == sorted(curve.values())
+    account = found.trials[0].account
+    assert account is not None
+    for step in (2, 20, 40):
+        from dataclasses import replace
+
+        phase = replace(account.phases[0], steps=step)
+        assert curve[str(step)] == pytest.approx(accounting.epsilon([phase], delta=1e-5, accountant="pld"), rel=2e-3)
+
+
+def test_calibrations_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = plan_document(plan(tmp_path))
+
+    def refuse(*arguments: object, **options: object) -> float:
+        raise AssertionError("computed again")
+
+    for name in ("calibrate", "epsilon"):
+        monkeypatch.setattr(accounting, name, refuse)
+    assert plan_document(plan(tmp_path)) == before
+
+
+def test_two_cases_with_the_same_settings_are_one_trial(tmp_path: Path) -> None:
+    text = FILE.replace("method: dp_energy", "cases: [{name: a, method: dp_energy}, {name: b, method: dp_energy}]")
+    found = plan(tmp_path, text)
+    assert len(found.trials) == 1
+    assert "1 trials have the same settings" in found.notes[0]
+
+
+def test_a_delta_that_would_allow_publishing_a_record_is_noted(tmp_path: Path) -> None:
+    assert any("exceeds 1/N" in note for note in plan(tmp_path, FILE, "privacy.delta=1e-3").notes)
+    assert not plan(tmp_path).notes
+
+
+def test_a_budget_out_of_reach_is_infeasible_and_the_rest_is_planned(tmp_path: Path) -> None:
+    found = plan(tmp_path, FILE.replace("{epsilon: 10", "{delta: 1e-12") + "axes: {privacy.epsilon: [1e-9, 10]}\n")
+    assert [trial.action for trial in found.trials] == ["infeasible", "train"]
+    assert "out of reach" in (found.trials[0].problem or "")
+
+
+def record(kind: str, status: str | None, **end: object) -> AttemptRecord:
+    ended = None if status is None else {"status": status, "step": 5, "evaluation_id": None, **end}
+    return AttemptRecord(trial_id="a", number=1, start={"kind": kind}, end=ended)
+
+
+@pytest.mark.parametrize(
+    ("records", "retry", "expected"),
+    [
+        ([], False, ("planned", "train")),
+        ([record("train", None)], False, ("running", "done")),
+        ([record("train", "completed", evaluation_id="e")], False, ("completed", "done")),
+        ([record("train", "completed", evaluation_id="old")], False, ("completed", "evaluate")),
+        ([record("train", "budget", evaluation_id="e")], False, ("budget", "done")),
+        ([record("train", "budget", step=0)], False, ("budget", "done")),
+        ([record("train", "interrupted")], False, ("interrupted", "train")),
+        ([record("train", "lost")], False, ("lost", "train")),
+        ([record("train", "failed")], False, ("failed", "failed")),
+        ([record("train", "failed")], True, ("failed", "train")),
+        ([record("train", "oom")], True, ("oom", "train")),
+        ([record("train", "failed", resumable=False)], True, ("failed", "lost_cause")),
+        ([record("train", "completed", evaluation_id="old"), record("evaluate", "lost")], False, ("lost", "evaluate")),
+        ([record("train", "completed", evaluation_id="old"), record("evaluate", "failed")], True, ("failed", "evaluate")),
+        ([record("train", "failed"), record("train", "completed", evaluation_id="e")], False, ("completed", "done")),
+    ],
+)
+def test_what_is_left_to_do(records: list[AttemptRecord], retry: bool, expected: tuple[str, str]) -> None:
+    assert status_of(records, "e", retry) == expected
