@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 Accountant = Literal["pld", "rdp"]
 
-ACCOUNTANT_VERSION = "dp-accounting 0.6.0, profiles 2"
+ACCOUNTANT_VERSION = "dp-accounting 0.6.0, profiles 3"
 """Goes into cache keys: raised whenever the same phases would get another number."""
 
 UNITS = 10_000

@@ -159,7 +159,7 @@ class AddedUnit:
     def _mixture_second(self, losses: np.ndarray) -> np.ndarray:
         # H_a(N, M) = a [H_{1/a}(M, N) - (1 - 1/a)], and with c = 1 + (1/a - 1) / q the bracket is q c H_{1/c}(Gaussian);
         # a q c = 1 - a (1 - q) is the share of N that M cannot explain, and 0 where no outcome has a loss as large.
-        share = np.maximum(-np.expm1(losses + math.log1p(-self.rate)), 0.0)
+        share = -np.expm1(np.minimum(losses + math.log1p(-self.rate), 0.0))
         inner = losses + math.log(self.rate) - np.log(np.maximum(share, 1e-300))
         return share * gaussian_hockey_stick(inner, self.noise)
 

@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 from scipy import special
 
+LARGEST_GRID = 1_000_000
+
 
 @cache
 def orders() -> np.ndarray:
@@ -73,6 +75,8 @@ def replaced_record(rate: float, noise: float) -> np.ndarray:
 
     The divergence of the pair of ``profiles.ReplacedRecord``, which dominates the step, integrated by the trapezoidal rule;
     on functions analytic in a strip around the real line that is exact to double precision long before the steps taken here.
+    Where noise is so small and the order so high that the grid would be huge, sampling hardly matters and the bound is that
+    of a record drawn for certain.
     """
     return np.array([_log_moment(rate, 1 / noise, order) / (order - 1) for order in orders()])
 
@@ -80,10 +84,13 @@ def replaced_record(rate: float, noise: float) -> np.ndarray:
 def _log_moment(rate: float, shift: float, order: float) -> float:
     """log of the integral of p^order q^(1 - order), in standard deviations of the noise."""
     step = min(0.1, 0.5 / shift)
+    if 2 * order * shift > LARGEST_GRID * step:
+        return (order - 1) * order * (2 * shift) ** 2 / 2
     x = np.arange(-12 - shift, 2 * order * shift + 12, step)
     p = _log_mixture(rate, shift, x)
     q = _log_mixture(rate, -shift, x)
-    return float(special.logsumexp(order * p + (1 - order) * q)) + math.log(step / math.sqrt(2 * math.pi))
+    moment = float(special.logsumexp(order * p + (1 - order) * q)) + math.log(step / math.sqrt(2 * math.pi))
+    return max(moment, 0.0) * (1 + 1e-12) + 1e-14  # more than rounding can have taken away
 
 
 def _log_mixture(rate: float, shift: float, x: np.ndarray) -> np.ndarray:
