@@ -24,7 +24,8 @@ class ShardMechanism:
     """m of K disjoint shards answer a step; each answer is clipped a row, summed over the shards, and released with noise.
 
     ``sampled``: the m shards are drawn afresh and in secret, and an answer depends on (shard, released history, public
-    coins) alone. ``round_robin``: a public schedule fixed in advance; anything may persist in a shard. ``persistent``:
+    coins) alone. ``round_robin``: a public schedule fixed in advance that advances with every step executed, repeated ones
+    included; anything may persist in a shard. ``persistent``:
     secret draws with private state that survives them, as published by GS-WGAN, DPAC and Ma & Zhang; only the bound that
     reveals the draws is proven for it.
     """
@@ -80,7 +81,8 @@ class RecordMechanism:
     """Poisson-sampled records answer a step, each included with probability ``sampling_rate`` (1: all records, every step).
 
     ``per_record``: every record's contribution is clipped to C and they are summed (DP-SGD, dp_energy); the release moves
-    by C when a record comes or goes and by 2 C when it is replaced. ``whole_tensor``: one tensor computed from all drawn
+    by C when a record comes or goes and by 2 C when it is replaced. A contribution depends on (record, released history,
+    public coins) alone, never on who else was drawn. ``whole_tensor``: one tensor computed from all drawn
     records is clipped to C as a whole (DP-Sinkhorn); a record may turn it round, so it moves by 2 C either way.
     """
 
