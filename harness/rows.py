@@ -20,7 +20,7 @@ def phases_of(job: Mapping[str, Any]) -> tuple[Phase, ...]:
 def epsilon_of(job: Mapping[str, Any], steps: Sequence[int], accountant: Accountant | None = None) -> float:
     """Epsilon of ``steps`` executed a phase, by the trial's accountant or the one named.
 
-    What the plan has computed is looked up (importing the accounting library costs two seconds); the rest is computed.
+    What the plan has computed is looked up, the rest is computed.
     """
     privacy = job["privacy"]
     by: Accountant = accountant or privacy["accountant"]
