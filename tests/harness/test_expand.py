@@ -12,6 +12,7 @@ import pytest
 from harness.document import InputError
 from harness.expand import TrialSpec, expand
 from harness.spec import load_sweep
+from trainables import registry
 
 TOY = '''
 from typing import Any, Literal
@@ -194,7 +195,7 @@ def test_preset_of_the_sweep_is_the_preset_of_cases_without_one(tmp_path: Path) 
         ("epsilon: [1, 2]", lambda trial: trial.privacy.epsilon, [1.0, 2.0]),
         ("data.source: [digits, mnist]", lambda trial: trial.data.source, ["digits", "mnist"]),
         ("data.size: [null, 5]", lambda trial: trial.data.size, [None, 5]),
-        ("samples: [5]", lambda trial: trial.evaluate.samples, [5]),
+        ("samples: [50]", lambda trial: trial.evaluate.samples, [50]),
         ("checkpoint.every: [5]", lambda trial: trial.checkpoint.every, [5]),
         ("resources.cpu: [2]", lambda trial: trial.resources.cpu, [2.0]),
     ],
@@ -282,7 +283,7 @@ TRAIN_TAKES = "lab_of_tests.toy takes: critic, extras, noise_injection, slots, s
          'a.yaml:5:33: `train.noise_injection` is the text "x"; expected a number'),
         ("axes: {critic: [{kind: energy}, {kidn: energy}]}",
          "a.yaml:5:34: unknown key `kidn` in train.critic; did you mean `kind`? (train.critic takes: kind, width)"),
-        ("axes: {samples: [1, x]}", 'a.yaml:5:21: `evaluate.samples` is the text "x"; expected a whole number'),
+        ("axes: {samples: [10, x]}", 'a.yaml:5:21: `evaluate.samples` is the text "x"; expected a whole number'),
         ("axes: {steps: [9, 90000], noise_injection: [0, .5]}",
          "a.yaml:5:19: slots is 100; expected a hundredth of steps or more (steps=90000 noise_injection=0)"),
         ("train: {slots: 1}\naxes: {noise_injection: [0, .5]}",
@@ -414,6 +415,7 @@ seeds: 3
     found = trials(tmp_path, text)
     assert len(found) == 12
     assert found[-1].label == "guided noise_injection=0.1 seed=2"
-    assert found[0].config.steps == 100
+    preset = registry.method("dp_energy").PRESETS["digits"]
+    assert preset.items() - found[0].config.model_dump().items() == set(), "the preset is what nothing else has set"
     expected = "a.yaml:10:9: case `plain`: unknown key `classifier` in train; dp_energy takes: "
     assert message(tmp_path, text + "train: {classifier: {steps: 3}}\n").startswith(expected)
