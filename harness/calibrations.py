@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,14 +25,14 @@ class Calibrations:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._entries: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+        self._entries: dict[str, Any] = _read(path)
         self._changed = False
 
     def save(self) -> None:
         """Write new entries, together with what other commands have written in the meantime."""
         if self._changed:
-            others = json.loads(self._path.read_text()) if self._path.exists() else {}
-            write_json(self._path, {**others, **self._entries})
+            with suppress(OSError):  # a cache: results that cannot be written to can still be looked at
+                write_json(self._path, {**_read(self._path), **self._entries})
             self._changed = False
 
     def factor(
@@ -86,3 +87,11 @@ class Calibrations:
             self._entries[key] = compute()
             self._changed = True
         return self._entries[key]
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """The entries on disk; none where the file is missing or was cut off (everything in it can be computed again)."""
+    try:
+        return dict(json.loads(path.read_text()))
+    except (OSError, ValueError):
+        return {}

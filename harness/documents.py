@@ -111,10 +111,6 @@ def stage_document(stage: Stage, identifier: str, trial: PlannedTrial) -> dict[s
 def plan_document(plan: Plan) -> dict[str, Any]:
     """The plan as one JSON object: ``trials`` and ``totals``."""
     counts = Counter(trial.action for trial in plan.trials)
-    compose = None
-    if plan.composition:
-        epsilon, delta, accountant = plan.composition
-        compose = {"epsilon": finite(epsilon), "delta": delta, "accountant": accountant}
     return {
         "sweep": plan.folders.name,
         "trials": [
@@ -142,7 +138,9 @@ def plan_document(plan: Plan) -> dict[str, Any]:
             "failed": counts["failed"] + counts["lost_cause"],
             "infeasible": counts["infeasible"],
             "stages": sorted(plan.stages),
-            "compose": compose,
+            "running": counts["running"],
+            "left": counts["left"],
+            "compose": [{**asdict(part), "epsilon": finite(part.epsilon)} for part in plan.compositions],
         },
         "notes": list(plan.notes),
     }

@@ -19,10 +19,10 @@ class Estimates:
     def __init__(self, folders: Folders) -> None:
         self._rows: list[dict[str, Any]] = []
         if any(folders.table("trials").glob("*.parquet")):
-            import pyarrow.parquet as pq
+            from . import store
 
-            table = pq.read_table(folders.table("trials"), columns=COLUMNS)
-            self._rows = [row for row in table.to_pylist() if row["status"] == "completed" and row["evaluate_seconds"]]
+            rows = store.read_table("trials", store.committed_parts(folders)["trials"]).select(COLUMNS).to_pylist()
+            self._rows = [row for row in rows if row["status"] == "completed" and row["evaluate_seconds"]]
 
     def of(self, trial: PlannedTrial) -> dict[str, float | None]:
         """``seconds`` and ``memory_mb`` of a trial, None where unknown."""

@@ -53,6 +53,17 @@ def evaluate_kept(
     }
 
 
+def kept_steps(folders: Folders, trial_id: str) -> int | None:
+    """Steps in the generator that the trial has kept; None if it has kept none."""
+    from safetensors import safe_open
+
+    path = folders.generator(trial_id)
+    if not path.exists():
+        return None
+    with safe_open(path, framework="np") as file:
+        return int(file.metadata()["steps"])
+
+
 def sample_rows(job: Mapping[str, Any], sampler: Sampler) -> list[dict[str, Any]]:
     """Rows of the samples table: ``keep_samples`` PNGs, the same number a class."""
     import torch

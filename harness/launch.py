@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import time
+import shutil
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,7 +11,6 @@ from pathlib import Path
 from . import store
 from .documents import job_document, stage_document
 from .jobs import Event, Executor, Job, Kind
-from .ledger import read_attempts
 from .plan import Plan, PlannedTrial
 from .planfile import write_plan
 from .recovery import close_orphans
@@ -72,18 +71,7 @@ def finish(plan: Plan) -> None:
     close_orphans(plan.folders)
     store.tidy(plan.folders)
     store.compact_attempts(plan.folders)
-    for leftover in plan.folders.scratch.glob("*"):
-        if time.time() - leftover.stat().st_mtime > 3600 and leftover.is_file():
-            leftover.unlink()
-
-
-def final_statuses(plan: Plan) -> dict[str, str]:
-    """Trial id -> status after the launch, for the trials of the plan."""
-    attempts = read_attempts(plan.folders)
-    return {
-        trial.trial_id: attempts[trial.trial_id][-1].status if trial.trial_id in attempts else trial.status
-        for trial in plan.trials
-    }
+    shutil.rmtree(plan.folders.scratch, ignore_errors=True)  # what killed processes left: nothing of this sweep runs now
 
 
 def _waits_for(plan: Plan, trial: PlannedTrial) -> list[str]:

@@ -2,9 +2,9 @@
 
 An attempt is ``attempts/<trial_id>/<n>.start.json`` (taken exclusively: n is the fence) and ``<n>.end.json`` (written once,
 last: the commit). What it releases is recorded in ``ROOT/ledger/<lineage>/<sweep>/<trial_id>.<n>.jsonl``, outside the sweep's
-folder, so that deleting results does not delete what the data set has paid: a header with the mechanisms, then one durable
-line a reservation BEFORE any noise of it is drawn, then the true count if the attempt lived to say it. After a crash the
-whole open reservation counts.
+folder, so that deleting results does not delete what was paid: a header with the mechanisms, then one durable line a
+reservation BEFORE any noise of it is drawn, then the true count if the attempt lived to say it. After a crash the whole open
+reservation counts. A trial's account is the sum of all its files there, whether or not their results still exist.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ import json
 import os
 import socket
 import time
-from collections.abc import Iterator, Mapping, Sequence
+import uuid
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +32,10 @@ class Fenced(RuntimeError):
     """A later attempt of the trial has begun, or the driver has closed this one: it must stop without another release."""
 
 
+class LedgerError(RuntimeError):
+    """A record of what was run or spent cannot be read; the message names the file and what to do."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class AttemptRecord:
     """One attempt as found on disk; ``end`` is None while it is open."""
@@ -44,6 +49,26 @@ class AttemptRecord:
     def status(self) -> str:
         """``running`` while open, else what the end record says."""
         return "running" if self.end is None else self.end["status"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialAccount:
+    """What all attempts of one trial have spent."""
+
+    trial_id: str
+    phases: tuple[Phase, ...]
+    """The mechanisms as they ran: the trial keeps the noise of its first attempt."""
+    executed: tuple[int, ...]
+    """Steps a phase whose noise was or may have been drawn."""
+    stopped: bool
+    """The last attempt was stopped by a person or a machine's end, and nothing has gone on from there yet."""
+
+    @property
+    def charged(self) -> tuple[int, ...]:
+        """Steps a phase that are paid for: whoever could look before stopping a trial has its planned budget charged."""
+        if not self.stopped:
+            return self.executed
+        return tuple(max(done, phase.steps) for done, phase in zip(self.executed, self.phases, strict=True))
 
 
 class Attempt:
@@ -61,28 +86,29 @@ class Attempt:
     ) -> Attempt:
         """Take the next attempt number of the trial. ``phases`` are what it may release (none for an evaluation)."""
         directory = folders.attempts / trial_id
-        account_directory = folders.ledger / lineage / folders.name
+        accounts = folders.ledger / lineage / folders.name
         start: dict[str, Any] = {"trial_id": trial_id, "kind": kind, "plan": str(plan.relative_to(folders.sweep))}
         start |= {"host": socket.gethostname(), "pid": os.getpid(), "started": time.time()}
+        header = {"trial_id": trial_id, "phases": [to_dict(phase) for phase in phases]}
         while True:
-            number = 1 + max(_numbers(directory, ".start.json") + _numbers(account_directory, ".jsonl", trial_id), default=0)
-            account = account_directory / f"{trial_id}.{number}.jsonl" if phases else None
+            spent = [number for number, _ in _account_files(folders, trial_id)]
+            number = 1 + max(_numbers(directory, ".start.json") + spent, default=0)
+            account = accounts / f"{trial_id}.{number}.jsonl" if phases else None
             start["account"] = str(account.relative_to(folders.root)) if account else None
             try:
+                if account:  # before the start record: an account without reservations costs nothing, one missing cannot be
+                    _create_account(account, {"attempt": number, **header})
                 create_json(directory / f"{number}.start.json", {"attempt": number, **start})
                 break
             except FileExistsError:
                 continue  # another process took this number between the look and the creation
-        if account:
-            account.parent.mkdir(parents=True, exist_ok=True)
-            _append(account, {"trial_id": trial_id, "attempt": number, "phases": [to_dict(phase) for phase in phases]})
-            sync_folder(account.parent)
         return cls(folders, trial_id, number, account, [phase.steps for phase in phases])
 
     def reserve(self, start: int, stop: int) -> None:
         """Record durably that steps ``start`` to ``stop`` (global, exclusive) will release; raise ``Fenced`` if overtaken.
 
         The fence is looked at after the record is durable: an attempt opened later either reads this line or stops us.
+        Raises ``OSError`` where the record cannot be written whole.
         """
         assert self._account is not None
         counts = [0] * len(self._phase_steps)
@@ -97,14 +123,14 @@ class Attempt:
             return
         self._checked = time.monotonic()
         directory = self.folders.attempts / self.trial_id
-        for name in (f"{self.number + 1}.start.json", f"{self.number}.fence.json", f"{self.number}.end.json"):
-            if (directory / name).exists():
-                raise Fenced(f"attempt {self.number} of trial {self.trial_id} was overtaken ({name} exists)")
+        later = max(_numbers(directory, ".start.json"), default=0) > self.number
+        if later or any((directory / f"{self.number}.{name}.json").exists() for name in ("fence", "end")):
+            raise Fenced(f"attempt {self.number} of trial {self.trial_id} was overtaken or closed by the driver")
 
-    def settle(self, executed: Sequence[int]) -> None:
+    def settle(self, executed: Sequence[int], *, stopped: bool) -> None:
         """Replace the reservations by the true number of steps begun a phase. Only the attempt itself can know it."""
         if self._account is not None:
-            _append(self._account, {"executed": list(executed)})
+            _append(self._account, {"executed": list(executed), "stopped": stopped})
 
     def close(self, status: str, **fields: Any) -> None:
         """Write the end record, the commit of everything it lists. Raises ``Fenced`` if the attempt was closed before."""
@@ -131,7 +157,7 @@ def close_from_outside(folders: Folders, record: AttemptRecord, status: str, **f
 
 
 def read_attempts(folders: Folders) -> dict[str, list[AttemptRecord]]:
-    """All attempts of the sweep, a list a trial in order of their numbers."""
+    """All attempts of the sweep, a list a trial in order of their numbers. Raises ``LedgerError`` for a file not readable."""
     if not folders.attempts.is_dir():
         return {}
     with os.scandir(folders.attempts) as entries:
@@ -144,35 +170,72 @@ def read_trial_attempts(folders: Folders, trial_id: str) -> list[AttemptRecord]:
     return list(_read_trial(folders, trial_id))
 
 
-def executed_steps(folders: Folders, records: Sequence[AttemptRecord], phases: int) -> list[int]:
-    """Steps whose noise was or may have been drawn, a phase, over all the given attempts: reservations count whole."""
-    total = [0] * phases
-    for record in records:
-        account = record.start.get("account")
-        if account:
-            counts = read_account(folders.root / account)[1]
-            total = [a + b for a, b in zip(total, counts, strict=True)]
-    return total
+def trial_account(folders: Folders, trial_id: str, *, before: int | None = None) -> TrialAccount | None:
+    """What the trial's attempts (those numbered under ``before``) have spent in this sweep; None if there were none."""
+    paths = [path for number, path in _account_files(folders, trial_id) if before is None or number < before]
+    return _sum_accounts(trial_id, paths) if paths else None
 
 
-def read_account(path: Path) -> tuple[list[Phase], list[int]]:
-    """(mechanisms, steps executed a phase) of one attempt's ledger file. A last line cut off by a crash is not a record."""
-    lines = path.read_text().split("\n")
-    header = json.loads(lines[0])
-    phases = [from_dict(document) for document in header["phases"]]
-    reserved, executed = [0] * len(phases), None
-    for line in lines[1:-1]:  # every whole record ends with a newline, so what follows the last one is torn or empty
-        record = json.loads(line)
-        if "executed" in record:
-            executed = record["executed"]
-        else:
-            reserved = [a + b for a, b in zip(reserved, record["reserved"], strict=True)]
-    return phases, executed if executed is not None else reserved
+def sweep_accounts(folders: Folders) -> dict[str, TrialAccount]:
+    """What every trial of this sweep has spent, whether or not its results still exist."""
+    return _accounts(folders.ledger.glob(f"*/{folders.name}/*.jsonl"))
 
 
-def lineage_accounts(root: Path, lineage: str) -> list[tuple[list[Phase], list[int]]]:
-    """What every attempt of every sweep under ``root`` has spent on the data set named ``lineage``."""
-    return [read_account(path) for path in sorted((root / "ledger" / lineage).glob("*/*.jsonl"))]
+def lineage_accounts(root: Path, lineage: str) -> list[TrialAccount]:
+    """What every trial of every sweep under ``root`` has spent on the data set named ``lineage``."""
+    sweeps = sorted(path for path in (root / "ledger" / lineage).glob("*") if path.is_dir())
+    return [account for sweep in sweeps for account in _accounts(sweep.glob("*.jsonl")).values()]
+
+
+def read_account(path: Path) -> tuple[tuple[Phase, ...], tuple[int, ...], bool]:
+    """(mechanisms, steps executed a phase, stopped) of one attempt's file; a last line cut off by a crash is no record.
+
+    Raises ``LedgerError`` for a file that is not what an attempt writes.
+    """
+    try:
+        lines = path.read_text().split("\n")
+        phases = tuple(from_dict(document) for document in json.loads(lines[0])["phases"])
+        reserved, executed, stopped = [0] * len(phases), None, False
+        for line in lines[1:-1]:  # every whole record ends with a newline, so what follows the last one is torn or empty
+            record = json.loads(line)
+            if "executed" in record:
+                executed, stopped = record["executed"], record["stopped"]
+            else:
+                reserved = [a + b for a, b in zip(reserved, record["reserved"], strict=True)]
+    except (FileNotFoundError, ValueError, KeyError, TypeError) as error:
+        raise LedgerError(
+            f"{path} cannot be read ({type(error).__name__}: {error}); it is the only record of what an attempt has released: "
+            "bring it back from a copy"
+        ) from error
+    return phases, tuple(executed if executed is not None else reserved), stopped
+
+
+def _account_files(folders: Folders, trial_id: str) -> list[tuple[int, Path]]:
+    """(attempt, file) in order, under whatever name the data set had at the time."""
+    paths = folders.ledger.glob(f"*/{folders.name}/{trial_id}.*.jsonl")
+    return sorted((int(path.stem.rpartition(".")[2]), path) for path in paths)
+
+
+def _accounts(paths: Iterable[Path]) -> dict[str, TrialAccount]:
+    by_trial: dict[str, list[tuple[int, Path]]] = {}
+    for path in paths:
+        trial_id, _, number = path.stem.rpartition(".")
+        by_trial.setdefault(trial_id, []).append((int(number), path))
+    return {
+        trial_id: _sum_accounts(trial_id, [path for _, path in sorted(numbered)])
+        for trial_id, numbered in sorted(by_trial.items())
+    }
+
+
+def _sum_accounts(trial_id: str, paths: Sequence[Path]) -> TrialAccount:
+    """Sum of a trial's attempts. Raises ``LedgerError`` if they ran with different mechanisms."""
+    accounts = [read_account(path) for path in paths]
+    phases = accounts[0][0]
+    for path, (others, _, _) in zip(paths, accounts, strict=True):
+        if others != phases:
+            raise LedgerError(f"{path} has other mechanisms than {paths[0]}: attempts of one trial cannot be added up")
+    executed = tuple(sum(counts) for counts in zip(*(counts for _, counts, _ in accounts), strict=True))
+    return TrialAccount(trial_id=trial_id, phases=phases, executed=executed, stopped=accounts[-1][2])
 
 
 def _read_trial(folders: Folders, trial_id: str) -> Iterator[AttemptRecord]:
@@ -182,26 +245,49 @@ def _read_trial(folders: Folders, trial_id: str) -> Iterator[AttemptRecord]:
         yield AttemptRecord(
             trial_id=trial_id,
             number=number,
-            start=json.loads((directory / f"{number}.start.json").read_text()),
-            end=json.loads(end.read_text()) if end.exists() else None,
+            start=_read_json(directory / f"{number}.start.json"),
+            end=_read_json(end) if end.exists() else None,
         )
 
 
-def _numbers(directory: Path, suffix: str, prefix: str = "") -> list[int]:
-    """Attempt numbers of the files ``[<prefix>.]<n><suffix>`` in a folder that may not exist."""
+def _read_json(path: Path) -> Mapping[str, Any]:
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        raise LedgerError(f"{path} is not the record that an attempt writes ({error}); bring it back from a copy") from error
+
+
+def _numbers(directory: Path, suffix: str) -> list[int]:
+    """Attempt numbers of the files ``<n><suffix>`` in a folder that may not exist."""
     if not directory.is_dir():
         return []
-    prefix = f"{prefix}." if prefix else ""
-    names = (entry.name for entry in directory.iterdir())
-    found = (name[len(prefix) : -len(suffix)] for name in names if name.startswith(prefix) and name.endswith(suffix))
+    found = (entry.name[: -len(suffix)] for entry in directory.iterdir() if entry.name.endswith(suffix))
     return [int(text) for text in found if text.isdigit()]
 
 
-def _append(path: Path, record: Mapping[str, Any]) -> None:
-    """Append one line and wait until it is on the disk."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+def _create_account(path: Path, header: Mapping[str, Any]) -> None:
+    """Make an account with its header, whole and durable. Raises ``FileExistsError`` if the name is taken."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    temporary.touch(mode=0o600)
     try:
-        os.write(descriptor, (json.dumps(record) + "\n").encode())
+        _append(temporary, header)
+        os.link(temporary, path)
+    finally:
+        temporary.unlink()
+    sync_folder(path.parent)
+
+
+def _append(path: Path, record: Mapping[str, Any]) -> None:
+    """Append one line to an account that exists and wait until it is on the disk. Raises ``OSError`` if it is not whole."""
+    line = (json.dumps(record) + "\n").encode()
+    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND)
+    try:
+        size = os.fstat(descriptor).st_size
+        written = os.write(descriptor, line)
+        if written < len(line):
+            os.ftruncate(descriptor, size)  # half a line would make one with whatever is written next
+            raise OSError(f"only {written} of {len(line)} bytes could be written to {path}; is the disk full?")
         os.fsync(descriptor)
     finally:
         os.close(descriptor)

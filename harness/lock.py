@@ -32,11 +32,12 @@ class DriverLock:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._record = {"host": socket.gethostname(), "pid": os.getpid(), "started": _started(os.getpid())}
         self._released = threading.Event()
         self._heart = threading.Thread(target=self._beat, daemon=True, name="driver-lock")
 
     def __enter__(self) -> DriverLock:
-        record = {"host": socket.gethostname(), "pid": os.getpid(), "started": _started(os.getpid())}
+        record = self._record
         for _ in range(3):
             try:
                 create_json(self._path, record)
@@ -51,7 +52,8 @@ class DriverLock:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._released.set()
         self._heart.join()
-        self._path.unlink(missing_ok=True)
+        if self._is_ours():
+            self._path.unlink(missing_ok=True)
 
     def _clear_if_dead(self) -> None:
         """Remove the lock of a holder that is gone; raise ``Locked`` if it lives. Two that try this remove it once."""
@@ -74,10 +76,24 @@ class DriverLock:
 
     def _beat(self) -> None:
         while not self._released.wait(HEARTBEAT_S):
-            try:
-                os.utime(self._path)
-            except FileNotFoundError:
+            if not self._is_ours():  # taken over while this process was suspended; the attempts' fences stop its trials
                 return
+            os.utime(self._path)
+
+    def _is_ours(self) -> bool:
+        try:
+            return bool(json.loads(self._path.read_text()) == self._record)
+        except FileNotFoundError:
+            return False
+
+
+def holder(path: Path) -> Mapping[str, Any] | None:
+    """Host and pid of the living holder of a lock; None if nobody holds it."""
+    try:
+        found = json.loads(path.read_text())
+    except (FileNotFoundError, ValueError):
+        return None
+    return found if _alive(path, found) else None
 
 
 def _alive(path: Path, record: Mapping[str, Any]) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -20,14 +20,15 @@ from trainables.data import sources
 from trainables.evaluation.metrics import EVALUATION_VERSION, reference_stage
 from trainables.privacy import accounting
 from trainables.privacy.accounting import Accountant
-from trainables.privacy.mechanism import Phase, scale_noise
+from trainables.privacy.mechanism import Phase, scale_noise, with_steps
 
 from .calibrations import Calibrations
 from .document import InputError, Mark, Problem
 from .estimates import Estimates
 from .expand import TrialSpec
 from .folders import Folders, canonical_json
-from .ledger import AttemptRecord, read_attempts
+from .ledger import AttemptRecord, TrialAccount, read_attempts, sweep_accounts
+from .lock import holder
 from .stages import stage_id
 
 # A checkpoint (and so a reservation) every twentieth of the steps, and one more such block in the noise: redoing one
@@ -43,6 +44,7 @@ class Data:
     path: str | None
     size: int | None
     resolution: int | None
+    channels: int | None
     lineage: str
     test_set: str
     public: bool
@@ -79,7 +81,10 @@ class PlannedTrial:
     """The method's stages: name -> folder."""
     status: str
     action: str
-    """train, evaluate, or why there is nothing to do: done, failed (asks for --retry-failed), lost_cause, infeasible."""
+    """train, evaluate, or why there is nothing to do: done, running (another command has it), failed (asks for
+    --retry-failed), lost_cause, infeasible, left (not the one that --only names)."""
+    spent: TrialAccount | None
+    """What the ledger knows of the trial."""
 
     @property
     def checkpoint_every(self) -> int:
@@ -100,6 +105,8 @@ class Plan:
     """Trial id -> stage folders, of the trials that are to run."""
     notes: Sequence[str]
     calibrations: Calibrations = field(repr=False)
+    accounts: Mapping[str, TrialAccount] = field(repr=False)
+    """Trial id -> what it has spent, of every trial that ever ran in this sweep."""
 
     @property
     def to_do(self) -> list[PlannedTrial]:
@@ -110,19 +117,56 @@ class Plan:
         return Estimates(self.folders)
 
     @cached_property
-    def composition(self) -> tuple[float, float, Accountant] | None:
-        """(epsilon, delta, accountant) of looking at every generator of the sweep; None if none can be trained."""
-        accounts = Counter(trial.account for trial in self.trials if trial.account is not None)
-        if not accounts:
-            return None
-        privacy = [trial.spec.privacy for trial in self.trials]
-        delta = min(request.delta for request in privacy)
-        accountant: Accountant = "pld" if all(request.accountant == "pld" for request in privacy) else "rdp"
-        parts: Counter[tuple[Phase, ...]] = Counter()
-        for account, count in accounts.items():
-            parts[account.phases] += count
-        epsilon = self.calibrations.composition(list(parts.items()), delta=delta, accountant=accountant)
-        return epsilon, delta, accountant
+    def compositions(self) -> list[Composition]:
+        """What looking at every generator costs, an entry a neighbouring relation: all that ran in this sweep, failed and
+        superseded attempts included, and all that is planned."""
+        seen: dict[str, tuple[tuple[Phase, ...], Sequence[int]]] = {
+            trial_id: (account.phases, account.charged) for trial_id, account in self.accounts.items()
+        }
+        for trial in self.trials:
+            if trial.account is not None and trial.action not in ("done", "failed", "lost_cause"):
+                phases = trial.account.phases
+                spent = trial.spent.charged if trial.spent else [0] * len(phases)
+                seen[trial.trial_id] = phases, [max(n, phase.steps) for n, phase in zip(spent, phases, strict=True)]
+        requests = [trial.spec.privacy for trial in self.trials]
+        delta = min(request.delta for request in requests)
+        accountant: Accountant = "pld" if all(request.accountant == "pld" for request in requests) else "rdp"
+        return compose(self.calibrations, list(seen.values()), delta=delta, accountant=accountant)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Composition:
+    """Epsilon of having seen several trials, under one neighbouring relation."""
+
+    neighbours: str
+    trials: int
+    epsilon: float
+    delta: float
+    accountant: Accountant
+
+
+def compose(
+    calibrations: Calibrations,
+    seen: Sequence[tuple[tuple[Phase, ...], Sequence[int]]],
+    *,
+    delta: float,
+    accountant: Accountant,
+) -> list[Composition]:
+    """Compose trials, given as (phases, steps executed a phase), apart for each neighbouring relation."""
+    relations: dict[str, Counter[tuple[Phase, ...]]] = {}
+    for phases, steps in seen:
+        if executed := with_steps(phases, steps):
+            relations.setdefault(phases[0].mechanism.neighbours, Counter())[executed] += 1
+    return [
+        Composition(
+            neighbours=neighbours,
+            trials=sum(parts.values()),
+            epsilon=calibrations.composition(list(parts.items()), delta=delta, accountant=accountant),
+            delta=delta,
+            accountant=accountant,
+        )
+        for neighbours, parts in sorted(relations.items())
+    ]
 
 
 def default_reserve(phases: Sequence[Phase]) -> int:
@@ -135,12 +179,12 @@ def make_plan(
 ) -> Plan:
     """Plan the trials of a sweep. Raises ``InputError`` for data that are missing or settings that the data rule out."""
     calibrations = Calibrations(folders.calibrations)
-    attempts = read_attempts(folders)
-    planner = _Planner(folders, calibrations)
+    attempts, accounts = read_attempts(folders), sweep_accounts(folders)
+    planner = _Planner(folders, calibrations, attempts, accounts)
     trials: dict[str, PlannedTrial] = {}
     merged = 0
     for spec in specs:
-        trial = planner.plan(spec, attempts, retry_failed)
+        trial = planner.plan(spec, retry_failed)
         if trial.trial_id in trials:
             merged += 1
         else:
@@ -152,8 +196,17 @@ def make_plan(
         if only not in trials:
             found = "no trial of this sweep has that id"
             raise InputError(Problem(Mark(f"--only {only}"), found, fix="`--dry-run --json` lists them"))
-        trials = {only: trials[only]}
+        trials = {
+            trial_id: trial if trial_id == only or trial.action not in ("train", "evaluate") else replace(trial, action="left")
+            for trial_id, trial in trials.items()
+        }
     planned = list(trials.values())
+    deleted = sum(trial.spent is not None and trial.trial_id not in attempts for trial in planned)
+    if deleted:
+        notes.append(
+            f"{deleted} trials have releases on record whose results were deleted; these count against their budgets. Other "
+            f"seeds start with whole ones; if nobody has seen those generators, delete {folders.ledger}/*/{folders.name}"
+        )
     stages: dict[str, tuple[Stage, PlannedTrial]] = {}
     needs: dict[str, Sequence[str]] = {}
     for trial in planned:
@@ -162,11 +215,21 @@ def make_plan(
             needs[trial.trial_id] = tuple(needed)
             stages |= {folder: (stage, trial) for folder, stage in needed.items() if not (folders.stages / folder).is_dir()}
     calibrations.save()
-    return Plan(folders=folders, trials=planned, stages=stages, needs=needs, notes=notes, calibrations=calibrations)
+    return Plan(
+        folders=folders,
+        trials=planned,
+        stages=stages,
+        needs=needs,
+        notes=notes,
+        calibrations=calibrations,
+        accounts=accounts,
+    )
 
 
-def status_of(records: Sequence[AttemptRecord], evaluation_id: str, retry_failed: bool) -> tuple[str, str]:
-    """(status, action) of a trial from its attempts. Open attempts count as running; the lock holder closes orphans first.
+def status_of(
+    records: Sequence[AttemptRecord], evaluation_id: str, retry_failed: bool, *, driven: bool
+) -> tuple[str, str]:
+    """(status, action) of a trial from its attempts. ``driven``: a command holds the sweep, so an open attempt runs.
 
     A trial whose training is over but whose evaluation is another one than asked for is only evaluated again.
     """
@@ -174,35 +237,42 @@ def status_of(records: Sequence[AttemptRecord], evaluation_id: str, retry_failed
         return "planned", "train"
     last = records[-1]
     if last.end is None:
-        return "running", "done"
+        return ("running", "running") if driven else ("lost", "train")
+    trained = [r for r in records if r.end and r.start["kind"] == "train" and r.status in ("completed", "budget")]
+    evaluated = [r.end["evaluation_id"] for r in records if r.end and r.end["evaluation_id"]]
+    if trained and (not (trained[-1].end or {})["step"] or (evaluated and evaluated[-1] == evaluation_id)):
+        return trained[-1].status, "done"
     if last.status in ("failed", "oom"):
         if not last.end.get("resumable", True):
             return last.status, "lost_cause"
         if not retry_failed:
             return last.status, "failed"
-    ended = [record for record in records if record.end and record.start["kind"] == "train"]
-    trained = [record for record in ended if record.status in ("completed", "budget")]
     if not trained:
         return last.status, "train"
-    nothing_kept = not (trained[-1].end or {})["step"]
-    evaluated = last.status in ("completed", "budget") and last.end["evaluation_id"] == evaluation_id
-    return last.status, "done" if evaluated or nothing_kept else "evaluate"
+    return (trained[-1].status if last.status not in ("failed", "oom") else last.status), "evaluate"
 
 
 class _Planner:
     """Plans specs one by one; whatever trials share is computed once."""
 
-    def __init__(self, folders: Folders, calibrations: Calibrations) -> None:
+    def __init__(
+        self,
+        folders: Folders,
+        calibrations: Calibrations,
+        attempts: Mapping[str, Sequence[AttemptRecord]],
+        accounts: Mapping[str, TrialAccount],
+    ) -> None:
         self._folders, self._calibrations = folders, calibrations
+        self._attempts, self._ledger = attempts, accounts
+        self._driver = holder(folders.lock)
         self._data: dict[str, Data] = {}
         self._mechanisms: dict[tuple[str, str, str, str], tuple[tuple[Phase, ...], tuple[Stage, ...]]] = {}
         self._accounts: dict[tuple[Any, ...], tuple[Account | None, str | None]] = {}
         self.notes: dict[str, None] = {}
 
-    def plan(self, spec: TrialSpec, attempts: Mapping[str, Sequence[AttemptRecord]], retry_failed: bool) -> PlannedTrial:
+    def plan(self, spec: TrialSpec, retry_failed: bool) -> PlannedTrial:
         data = self._prepare_data(spec)
         relative, stages = self._mechanism(spec, data)
-        account, problem = self._account(spec, relative)
         privacy = spec.privacy
         request = {
             "epsilon": privacy.epsilon,
@@ -224,7 +294,13 @@ class _Planner:
         if privacy.delta > 1 / data.info.size:
             fair = f"1/N = {1 / data.info.size:.2g}"
             self.notes[f"delta {privacy.delta:g} exceeds {fair}: it would allow a record to be published outright"] = None
-        status, action = status_of(attempts.get(trial_id, ()), evaluation_id, retry_failed)
+        records, spent = self._attempts.get(trial_id, ()), self._ledger.get(trial_id)
+        status, action = status_of(records, evaluation_id, retry_failed, driven=self._driver is not None)
+        # A trial that has begun keeps the noise it began with: calibrations may change, what was released does not.
+        account, problem = self._account(spec, relative, spent.phases if spent else None)
+        if account and spec.checkpoint.every and spec.checkpoint.every > account.reserve:
+            every = f"checkpoint.every is {spec.checkpoint.every} and privacy.reserve {account.reserve} steps"
+            self.notes[f"{every}: a crash that loses more than the reserve ends a trial early, with status budget"] = None
         if account is None:
             status, action = "infeasible", "infeasible"
         return PlannedTrial(
@@ -238,6 +314,7 @@ class _Planner:
             stages={stage.name: stage_id(stage, data.fingerprint) for stage in stages},
             status=status,
             action=action,
+            spent=spent,
         )
 
     def stages_of(self, trial: PlannedTrial) -> dict[str, Stage]:
@@ -252,7 +329,7 @@ class _Planner:
         if key not in self._data:
             # Absolute, since the workers of another machine start in another folder.
             path = str(Path(settings.path).absolute()) if settings.path else None
-            arguments: dict[str, Any] = {"path": path, "size": settings.size, "resolution": settings.resolution}
+            arguments: dict[str, Any] = {"path": path, **settings.model_dump(include={"size", "resolution", "channels"})}
             try:
                 self._data[key] = Data(
                     source=settings.source,
@@ -280,18 +357,22 @@ class _Planner:
                 raise InputError(spec.problem("train", str(error))) from None
         return self._mechanisms[key]
 
-    def _account(self, spec: TrialSpec, relative: tuple[Phase, ...]) -> tuple[Account | None, str | None]:
+    def _account(
+        self, spec: TrialSpec, relative: tuple[Phase, ...], begun: tuple[Phase, ...] | None
+    ) -> tuple[Account | None, str | None]:
         privacy = spec.privacy
         reserve = default_reserve(relative) if privacy.reserve is None else privacy.reserve
-        key = (relative, privacy.epsilon, privacy.noise_multiplier, privacy.delta, privacy.accountant, reserve)
+        key = (relative, begun, privacy.epsilon, privacy.noise_multiplier, privacy.delta, privacy.accountant, reserve)
         if key not in self._accounts:
-            self._accounts[key] = self._calibrate(spec, relative, reserve)
+            self._accounts[key] = self._calibrate(spec, relative, begun, reserve)
         return self._accounts[key]
 
-    def _calibrate(self, spec: TrialSpec, relative: tuple[Phase, ...], reserve: int) -> tuple[Account | None, str | None]:
+    def _calibrate(
+        self, spec: TrialSpec, relative: tuple[Phase, ...], begun: tuple[Phase, ...] | None, reserve: int
+    ) -> tuple[Account | None, str | None]:
         privacy, cache = spec.privacy, self._calibrations
         factor = privacy.noise_multiplier
-        if factor is None:
+        if factor is None and begun is None:
             assert privacy.epsilon is not None  # spec: one of the two is there
             try:
                 factor = cache.factor(
@@ -303,7 +384,7 @@ class _Planner:
                 )
             except accounting.InfeasibleBudget as error:
                 return None, str(error)
-        phases = scale_noise(relative, factor)
+        phases = begun or scale_noise(relative, factor or 0.0)
         return (
             Account(
                 phases=phases,

@@ -7,9 +7,12 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from trainables.base import phase_of
 from trainables.privacy import accounting
 from trainables.privacy.accounting import Accountant
 from trainables.privacy.mechanism import Phase, from_dict, with_steps
+
+from .ledger import LedgerError
 
 
 def phases_of(job: Mapping[str, Any]) -> tuple[Phase, ...]:
@@ -45,21 +48,33 @@ def trial_row(
     status: str,
     attempt: int,
     executed: Sequence[int],
-    surviving: Sequence[int],
+    kept_steps: int | None,
     proven: bool = True,
     **fields: Any,
 ) -> dict[str, Any]:
     """The row of a trial whose attempt number ``attempt`` was closed.
 
-    ``executed`` and ``surviving`` are steps a phase: of all attempts, and in the kept generator. ``proven`` is False where a
-    test injected the noise: the row then has no epsilon.
+    ``executed`` are the steps a phase of all attempts, ``kept_steps`` the steps in the kept generator, None without one. A
+    trial that was stopped is charged its planned steps: who stops it may have looked. ``proven`` is False where a test
+    injected the noise: the row then has no epsilon. Raises ``LedgerError`` if fewer steps were paid for than were kept.
     """
     privacy, phases = job["privacy"], phases_of(job)
     last = phases[-1].mechanism
+    planned = [phase.steps for phase in phases]
+    surviving = None
+    if kept_steps is not None:
+        surviving = [0] * len(phases)
+        for step in range(kept_steps):
+            surviving[phase_of(step, planned)] += 1
+        if any(done < kept for done, kept in zip(executed, surviving, strict=True)):
+            found = f"the generator of trial {job['trial_id']} has {surviving} steps a phase"
+            raise LedgerError(f"{found} but the ledger knows of {list(executed)} only; bring the ledger back from a copy")
+    charged = [max(pair) for pair in zip(executed, planned, strict=True)] if status == "interrupted" else list(executed)
     names: tuple[Accountant, ...] = ("pld", "rdp")
-    account = {name: epsilon_of(job, executed, name) if proven else None for name in names}
+    account = {name: epsilon_of(job, charged, name) if proven else None for name in names}
     return {
-        **{key: job[key] for key in ("trial_id", "cell_id", "sweep", "case", "label", "method", "seed")},
+        **{key: job[key] for key in ("trial_id", "cell_id", "sweep", "label", "method", "seed")},
+        "case": job["case"] or job["method"],
         "method_version": job["version"],
         "status": status,
         "attempt": attempt,
@@ -72,10 +87,10 @@ def trial_row(
         "data_classes": job["data"]["info"]["classes"],
         "lineage": job["data"]["lineage"],
         "test_set": job["data"]["test_set"],
-        "steps": sum(surviving),
-        "steps_planned": sum(phase.steps for phase in phases),
+        "steps": kept_steps,
+        "steps_planned": sum(planned),
         "epsilon": account[privacy["accountant"]],
-        "epsilon_surviving": epsilon_of(job, surviving) if proven else None,
+        "epsilon_surviving": epsilon_of(job, surviving) if proven and surviving else None,
         "epsilon_published": privacy["epsilon_published"],
         "epsilon_pld": account["pld"],
         "epsilon_rdp": account["rdp"],

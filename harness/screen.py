@@ -5,16 +5,17 @@ from __future__ import annotations
 import io
 import json
 import subprocess
-import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .documents import finite, plan_document
 from .folders import write_json
 from .ledger import lineage_accounts, read_attempts
-from .plan import Plan, PlannedTrial
+from .lock import holder
+from .plan import Composition, Plan, PlannedTrial, compose
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -28,7 +29,9 @@ def as_wide_as_needed(console: Console) -> Console:
     """``console``, but where the output is no terminal one that cuts no line."""
     from rich.console import Console
 
-    return console if console.is_terminal else Console(file=console.file, width=200, color_system=None)
+    if console.is_terminal:
+        return console
+    return Console(file=console.file, width=200, color_system=None, markup=False, emoji=False, highlight=False)
 
 
 def print_plan(plan: Plan, console: Console) -> None:
@@ -52,6 +55,8 @@ def print_plan(plan: Plan, console: Console) -> None:
     words = {
         "train": "to train",
         "evaluate": "to evaluate again",
+        "left": "left out by --only",
+        "running": "running",
         "done": "done",
         "failed": "failed (--retry-failed runs them again)",
         "lost_cause": "failed for good (their privacy account was violated)",
@@ -60,16 +65,19 @@ def print_plan(plan: Plan, console: Console) -> None:
     total = ", ".join(f"{counts[action]} {text}" for action, text in words.items() if counts[action])
     stages = f"; {len(plan.stages)} shared stages to compute" if plan.stages else ""
     console.print(f"{len(plan.trials)} trials: {total}{stages}.")
-    if plan.composition and len(plan.trials) > 1:
-        epsilon, delta, accountant = plan.composition
-        shown = f"{epsilon:.4g}" if finite(epsilon) is not None else "unbounded"
-        seen = f"Whoever sees all {len(plan.trials)} generators has seen epsilon {shown}"
-        console.print(f"{seen} (delta {delta:g}, {accountant}, by composition).")
+    for seen in plan.compositions:
+        if seen.trials > 1 or len(plan.compositions) > 1:
+            console.print(f"Whoever sees all {seen.trials} generators has seen {_composed(seen)}.")
     for trial in plan.trials:
         if trial.problem:
             console.print(f"infeasible: {trial.spec.label}: {trial.problem}")
     for note in plan.notes:
         console.print(f"note: {note}")
+
+
+def _composed(seen: Composition) -> str:
+    epsilon = f"{seen.epsilon:.4g}" if finite(seen.epsilon) is not None else "unbounded"
+    return f"epsilon {epsilon} (delta {seen.delta:g}, {seen.neighbours}, {seen.accountant}, by composition)"
 
 
 _PLAN_COLUMNS: dict[str, Any] = {
@@ -139,24 +147,20 @@ def status_document(plan: Plan) -> dict[str, Any]:
         "trials": trials,
         "totals": dict(Counter(trial["status"] for trial in trials)),
         "driver": _driver(plan),
-        "lineages": {lineage: lineage_account(plan, lineage) for lineage in sorted(lineages)},
+        "lineages": {
+            lineage: [{**asdict(part), "epsilon": finite(part.epsilon)} for part in lineage_account(plan, lineage)]
+            for lineage in sorted(lineages)
+        },
     }
 
 
-def lineage_account(plan: Plan, lineage: str) -> dict[str, Any]:
-    """What all attempts of all sweeps under the root have spent on a data set, by composition."""
-    from trainables.privacy.mechanism import Phase, with_steps
-
-    counts: Counter[tuple[Phase, ...]] = Counter()
-    for phases, steps in lineage_accounts(plan.folders.root, lineage):
-        if executed := with_steps(phases, steps):
-            counts[executed] += 1
+def lineage_account(plan: Plan, lineage: str) -> list[Composition]:
+    """What all attempts of all sweeps under the root have spent on a data set, an entry a neighbouring relation."""
+    seen = [(account.phases, account.charged) for account in lineage_accounts(plan.folders.root, lineage)]
     delta = min(trial.spec.privacy.delta for trial in plan.trials)
-    if not counts:
-        return {"attempts": 0, "epsilon": 0.0, "delta": delta}
-    epsilon = plan.calibrations.composition(list(counts.items()), delta=delta, accountant="rdp")
+    found = compose(plan.calibrations, seen, delta=delta, accountant="pld")
     plan.calibrations.save()
-    return {"attempts": sum(counts.values()), "epsilon": finite(epsilon), "delta": delta, "accountant": "rdp"}
+    return found
 
 
 def print_status(document: Mapping[str, Any], console: Console) -> None:
@@ -177,18 +181,18 @@ def print_status(document: Mapping[str, Any], console: Console) -> None:
     for trial in document["trials"]:
         if trial["status"] in ("failed", "oom", "lost"):
             console.print(f"{trial['status']}: {trial['label']}: {trial['message']}\n  log: {trial['log']}")
-    for lineage, account in document["lineages"].items():
-        epsilon = "unbounded" if account["epsilon"] is None else f"{account['epsilon']:.4g}"
-        console.print(f"Data set {lineage}: {account['attempts']} attempts on record have spent epsilon {epsilon} in all.")
+    for lineage, parts in document["lineages"].items():
+        for part in parts:
+            epsilon = "unbounded" if part["epsilon"] is None else f"{part['epsilon']:.4g}"
+            spent = f"{part['trials']} trials on record have spent epsilon {epsilon} in all"
+            console.print(f"Data set {lineage}: {spent} (delta {part['delta']:g}, {part['neighbours']}).")
+        if not parts:
+            console.print(f"Data set {lineage}: nothing has been spent on it yet.")
 
 
 def _driver(plan: Plan) -> str:
-    try:
-        holder = json.loads(plan.folders.lock.read_text())
-    except FileNotFoundError:
-        return "no command is running it"
-    age = time.time() - plan.folders.lock.stat().st_mtime
-    return f"process {holder['pid']} on {holder['host']} is running it (heartbeat {age:.0f} s ago)"
+    found = holder(plan.folders.lock)
+    return f"process {found['pid']} on {found['host']} is running it" if found else "no command is running it"
 
 
 def write_sweep_record(plan: Plan, sweep: Sweep) -> None:
@@ -225,8 +229,8 @@ def provenance() -> dict[str, str | None]:
     return {"dpsweep": own, "git": git.stdout.strip() or None}
 
 
-def print_results(plan: Plan, statuses: Mapping[str, str], console: Console) -> None:
-    """Summary table, contact sheet, and the path of everything written."""
+def print_results(plan: Plan, console: Console) -> None:
+    """Summary table, failures, contact sheet, and the path of everything written."""
     from . import store
     from .progress import summary
 
@@ -237,12 +241,17 @@ def print_results(plan: Plan, statuses: Mapping[str, str], console: Console) -> 
     for trial in plan.trials:
         row = rows.get(trial.trial_id, {"label": trial.spec.label})
         seconds = sum(row.get(name) or 0.0 for name in ("train_seconds", "evaluate_seconds"))
-        shown.append({**row, "status": statuses[trial.trial_id], "seconds": seconds or None})
+        shown.append({**row, "status": trial.status, "seconds": seconds or None})
     for text in dict.fromkeys(row["real"] for row in rows.values() if row["real"]):
         real = json.loads(text)
         shown.append({"label": f"{real['samples']} real training images instead", "status": "", **real})
     console.print()
     summary(shown, console)
+    if any(not trial.data.public for trial in plan.trials):
+        console.print(
+            "real2gen, fd and is are measured with the private training set, without noise: choosing a trial by them is "
+            "covered by no epsilon; gen2real is free if the test set is public."
+        )
     folder = plan.folders.sweep
     samples = store.read_table("samples", parts["samples"]).to_pandas()
     sheet = write_contact_sheet(plan, samples, [row for row in map(rows.get, ids) if row])
@@ -287,7 +296,9 @@ def _real_column(plan: Plan) -> tuple[str, list[list[Any]]] | None:
     data = plan.trials[0].data
     if not data.public:
         return None
-    _, test = sources.load(data.source, path=data.path, size=data.size, resolution=data.resolution)
+    _, test = sources.load(
+        data.source, path=data.path, size=data.size, resolution=data.resolution, channels=data.channels
+    )
     pixels = test.images.transpose(0, 2, 3, 1)
     pixels = pixels[..., 0] if pixels.shape[-1] == 1 else pixels
     return "real (test set)", [list(pixels[test.labels == label][:4]) for label in range(test.classes)]

@@ -83,11 +83,13 @@ class DataSpec(_Section):
     """Use only this many training records, the first of a fixed public permutation. This number is declared, not secret."""
     resolution: int | None = Field(default=None, ge=1)
     """Images are brought to this many pixels a side. Empty: as the source has them."""
+    channels: Literal[1, 3] | None = None
+    """3: gray images as colour, repeated in all channels. Empty: as the source has them."""
     path: str | None = None
     """Where the source's files are, if not where it looks first. Relative to the folder the command runs in."""
     public: bool = False
     """The data are a public benchmark: reports may show real images and metrics that touch private records."""
-    lineage: str | None = None
+    lineage: _Name | None = None
     """Name of the data set in the privacy ledger; sources that share people share a lineage. Empty: the source's name."""
     test_set: Literal["public", "private"] = "public"
     """Whether the test split may be looked at freely. Private: its metrics are marked as such and are not released."""

@@ -28,7 +28,7 @@ import pyarrow.parquet as pq
 from trainables.evaluation.metrics import METRICS
 
 from .folders import Folders, sync_folder
-from .ledger import read_attempts
+from .ledger import LedgerError, read_attempts
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -59,12 +59,20 @@ _METRIC_COLUMNS = [
 ]
 
 
+# For the data owner only: computed from private data without noise, or saying something of them or of the machine.
+_PRIVATE = {
+    *("data_fingerprint", "trial_id", "cell_id", "evaluation_id", "real", "message", "host", "pid", "started", "ended"),
+    *("train_seconds", "evaluate_seconds", "peak_memory_mb", "fid_inception", "kid_inception"),
+}
+
+
 def _schema(fields: Iterable[tuple[str, pa.DataType, str] | pa.Field]) -> pa.Schema:
+    def described(name: str, type: pa.DataType, description: str) -> pa.Field:
+        private = str(name in _PRIVATE).lower()
+        return pa.field(name, type, metadata={"description": description, "private": private})
+
     return pa.schema(
-        [
-            field if isinstance(field, pa.Field) else pa.field(field[0], field[1], metadata={"description": field[2]})
-            for field in fields
-        ],
+        [field if isinstance(field, pa.Field) else described(*field) for field in fields],
         metadata={"dpsweep.schema": str(SCHEMA_VERSION)},
     )
 
@@ -92,10 +100,10 @@ TRIALS = _schema(
         ("data_classes", _INT, "number of classes"),
         ("lineage", _TEXT, "name of the data set in the ledger"),
         ("test_set", _TEXT, "public or private, as declared"),
-        ("steps", _INT, "steps in the generator that was kept"),
+        ("steps", _INT, "steps in the generator that was kept; null where none was"),
         ("steps_planned", _INT, "steps that were asked for"),
-        ("epsilon", _FLOAT, "account of ALL releases drawn in all attempts; null where nothing is proven"),
-        ("epsilon_surviving", _FLOAT, "account of the steps in the kept generator alone; valid for exogenous interruptions"),
+        ("epsilon", _FLOAT, "account of ALL releases of all attempts (planned ones too while interrupted); null: no proof"),
+        ("epsilon_surviving", _FLOAT, "account of the kept generator's steps alone; valid for exogenous interruptions"),
         ("epsilon_published", _FLOAT, "what the published accounting of the shard family claims; never proven"),
         ("epsilon_pld", _FLOAT, "the account by privacy loss distributions"),
         ("epsilon_rdp", _FLOAT, "the account by Renyi moments"),
@@ -274,10 +282,13 @@ def read_table(table: str, paths: Sequence[Path]) -> pa.Table:
     """The given parts of a table as one; no parts give an empty table. Refuses parts of a newer schema than this one."""
     pieces = []
     for path in paths:
-        piece = pq.read_table(path)
+        try:
+            piece = pq.read_table(path)
+        except (OSError, pa.ArrowInvalid) as error:
+            raise LedgerError(f"{path} cannot be read ({error}); bring it back from a copy") from error
         version = int((piece.schema.metadata or {}).get(b"dpsweep.schema", b"0"))
         if version != SCHEMA_VERSION:
-            raise ValueError(f"{path} has schema {version}; this dpsweep reads schema {SCHEMA_VERSION}")
+            raise LedgerError(f"{path} has schema {version}; this dpsweep reads schema {SCHEMA_VERSION}")
         pieces.append(piece)
     return pa.concat_tables(pieces) if pieces else SCHEMAS[table].empty_table()
 

@@ -70,12 +70,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("--json goes with --dry-run or --status", file=sys.stderr)
         return BAD_INPUT
     from .cluster import ClusterError
+    from .ledger import LedgerError
 
     try:
         _check_one_distribution()
         return _command(arguments)
-    except (InputError, Locked, ClusterError) as error:
+    except (InputError, Locked, ClusterError, LedgerError) as error:
         print(error, file=sys.stderr)
+        return BAD_INPUT
+    except OSError as error:
+        print(f"{error.filename or arguments.results}: {error.strerror or error}", file=sys.stderr)
         return BAD_INPUT
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
@@ -94,7 +98,7 @@ def _command(arguments: argparse.Namespace) -> int:
     sweep = load_sweep(arguments.file, arguments.set)
     specs = expand(sweep)
     folders = Folders(Path(arguments.results).absolute(), sweep.spec.name)
-    console = Console()
+    console = Console(markup=False, emoji=False, highlight=False)
     if not (arguments.dry_run or arguments.status):
         return _run(arguments, folders, console)
     plan = make_plan(folders, specs, retry_failed=arguments.retry_failed, only=arguments.only)
@@ -142,23 +146,23 @@ def _run(arguments: argparse.Namespace, folders: Folders, console: Console) -> i
         ):
             run_launch(plan, path, executor, progress.update)
         finish(plan)
-        return _conclude(plan, console, interrupted=(path.parent / "stop").exists())
+        after = make_plan(folders, specs, only=arguments.only)
+        screen.write_sweep_record(after, sweep)
+        return _conclude(after, console, interrupted=(path.parent / "stop").exists())
 
 
 def _conclude(plan: Plan, console: Console, *, interrupted: bool) -> int:
     """Print what came out and say it as an exit status."""
     from . import screen
-    from .launch import final_statuses
 
-    statuses = final_statuses(plan)
-    screen.print_results(plan, statuses, console)
-    if interrupted:
+    screen.print_results(plan, console)
+    actions = {trial.action for trial in plan.trials} - {"left"}
+    if interrupted and actions & {"train", "evaluate"}:
         console.print("Interrupted. The same command goes on from the checkpoints.")
         return INTERRUPTED
-    if all(status == "infeasible" for status in statuses.values()):
+    if actions == {"infeasible"}:
         return INFEASIBLE
-    good = ("completed", "budget", "infeasible")
-    return OK if all(status in good for status in statuses.values()) else FAILED
+    return OK if actions <= {"done", "infeasible"} else FAILED
 
 
 def _check_one_distribution() -> None:

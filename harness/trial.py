@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,10 +18,10 @@ from trainables.base import DataInfo, Dataset, phase_of
 from trainables.privacy.budget import Budget
 
 from . import rows, store
-from .evaluate import evaluate_kept, keep_generator, load_kept_sampler, sample_rows
+from .evaluate import evaluate_kept, keep_generator, kept_steps, load_kept_sampler, sample_rows
 from .folders import Folders
 from .jobs import Report
-from .ledger import Attempt, Fenced, executed_steps, read_trial_attempts
+from .ledger import Attempt, Fenced, read_trial_attempts, trial_account
 from .worker import logging_to, one_line, peak_memory_mb, versions
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def load_data(data: Mapping[str, Any], folders: Folders) -> tuple[Dataset, Datas
     """(training split, test split) of a job's data, verified against the fingerprint of the plan. Raises ``ValueError``."""
     from trainables.data import sources
 
-    arguments = {key: data[key] for key in ("path", "size", "resolution")}
+    arguments = {key: data[key] for key in ("path", "size", "resolution", "channels")}
     found = sources.fingerprint(data["source"], cache_file=folders.fingerprints, **arguments)
     if found != data["fingerprint"]:
         raise ValueError(f"the data here have fingerprint {found[:12]}, the plan was made for {data['fingerprint'][:12]}")
@@ -75,16 +75,17 @@ def run_trial(
     with logging_to(log):
         run = _TrialRun(folders, job, attempt, report, plan.parent / "stop", injected_seed)
         try:
+            run.read_the_past()
             status, fields = run.train_and_evaluate() if train else run.evaluate_again()
             message, resumable = None, True
         except Fenced:
-            run.settle()
+            run.settle(stopped=False)
             raise
         except BaseException as error:
             logger.error("attempt %d failed\n%s", attempt.number, traceback.format_exc())
             status, message, fields = failure_status(error), one_line(error), {}
             resumable = not isinstance(error, PrivacyViolation)
-        run.settle()
+        run.settle(stopped=status == "interrupted")
         run.commit(status, message, fields, resumable)
         logger.info("%s", status)
     return {"status": status, "message": message, "log": str(log)}
@@ -113,15 +114,30 @@ class _TrialRun:
         self.injected_seed = injected_seed
         self.phases = rows.phases_of(job)
         self.phase_steps = [phase.steps for phase in self.phases]
-        earlier = [record for record in read_trial_attempts(folders, attempt.trial_id) if record.number < attempt.number]
-        self.earlier = executed_steps(folders, earlier, len(self.phases))
-        self.train_seconds = max((record.end or {}).get("train_seconds", 0.0) for record in earlier) if earlier else 0.0
+        self.earlier = [0] * len(self.phases)
         self.executed = [0] * len(self.phases)
-        self.step = self._kept_steps()
+        self.reserved_epsilon: float | None = 0.0
+        self.train_seconds = 0.0
+        self.step = 0
         self.history: list[dict[str, Any]] = []
         self.parts: list[dict[str, str]] = []
         self.device_name: str | None = None
         self.reported = self.stop_checked = 0.0
+
+    def read_the_past(self) -> None:
+        """What earlier attempts have spent and left. Raises ``ValueError`` if they ran with other noise than this job has."""
+        self.earlier = self._spent_before()
+        earlier = [r for r in read_trial_attempts(self.folders, self.attempt.trial_id) if r.number < self.attempt.number]
+        self.train_seconds = max(((record.end or {}).get("train_seconds", 0.0) for record in earlier), default=0.0)
+        self.step = kept_steps(self.folders, self.attempt.trial_id) or 0
+
+    def _spent_before(self) -> list[int]:
+        account = trial_account(self.folders, self.attempt.trial_id, before=self.attempt.number)
+        if account is None:
+            return [0] * len(self.phases)
+        if account.phases != self.phases:
+            raise ValueError("earlier attempts of this trial ran with other mechanisms than the plan has; plan again")
+        return list(account.executed)
 
     # --- training -----------------------------------------------------------------------------------------------------
 
@@ -172,6 +188,7 @@ class _TrialRun:
                 logger.warning("the budget is spent: %s steps a phase executed in all attempts", self._all_executed())
                 break
             self.attempt.reserve(self.step, self.step + affordable)
+            self.reserved_epsilon = self._epsilon(block[:affordable])
             for phase in block[:affordable]:
                 self.executed[phase] += 1  # counted before the noise is drawn
                 sanitizer.open_step(self.step, phase)
@@ -183,6 +200,7 @@ class _TrialRun:
                     break
                 self._report_progress("training", diagnostics)
             self.train_seconds += time.perf_counter() - began
+            self.attempt.check_fence(force=True)  # files below have one name for all attempts
             self._record_history(trainer, diagnostics, test, device)
             self._save_checkpoint(checkpoint, trainer)
         if self.step and status != "interrupted":
@@ -241,21 +259,20 @@ class _TrialRun:
 
     # --- the end ------------------------------------------------------------------------------------------------------
 
-    def settle(self) -> None:
+    def settle(self, *, stopped: bool) -> None:
         """Put the true count of executed steps in the ledger."""
-        self.attempt.settle(self.executed)
+        self.attempt.settle(self.executed, stopped=stopped)
 
     def commit(self, status: str, message: str | None, fields: Mapping[str, Any], resumable: bool) -> None:
         """Write the row and the history as parts, then the end record that makes them count."""
-        surviving = [0] * len(self.phases)
-        for step in range(self.step):
-            surviving[phase_of(step, self.phase_steps)] += 1
+        self.attempt.check_fence(force=True)
+        self.earlier = self._spent_before()  # a process that was overtaken may have reserved after we looked
         row = rows.trial_row(
             self.job,
             status=status,
             attempt=self.attempt.number,
             executed=self._all_executed(),
-            surviving=surviving,
+            kept_steps=kept_steps(self.folders, self.attempt.trial_id),
             proven=self.injected_seed is None,
             message=message,
             attempts=self.attempt.number,
@@ -265,8 +282,8 @@ class _TrialRun:
             **_provenance(self.job),
             **fields,
         )
-        self.attempt.check_fence(force=True)
-        self.parts.append(store.write_part(self.folders, "trials", self._part_name(), [row]))
+        if self.job["kind"] == "train" or status in ("completed", "budget"):  # a failed look again leaves the row as it was
+            self.parts.append(store.write_part(self.folders, "trials", self._part_name(), [row]))
         if self.history:
             self.parts.append(store.write_part(self.folders, "history", self._part_name(), self.history))
         outcome = {"message": message, "resumable": resumable, "step": self.step, "train_seconds": self.train_seconds}
@@ -284,24 +301,17 @@ class _TrialRun:
         self.device_name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
         return device
 
-    def _kept_steps(self) -> int:
-        """Steps in the generator kept by an earlier attempt, 0 if there is none."""
-        path = self.folders.generator(self.attempt.trial_id)
-        if not path.exists():
-            return 0
-        from safetensors import safe_open
-
-        with safe_open(path, framework="pt") as file:
-            return int(file.metadata()["steps"])
-
     def _part_name(self) -> str:
         return f"{self.attempt.trial_id}.{self.attempt.number}"
 
     def _all_executed(self) -> list[int]:
         return [a + b for a, b in zip(self.earlier, self.executed, strict=True)]
 
-    def _epsilon(self) -> float | None:
-        return rows.epsilon_of(self.job, self._all_executed()) if self.injected_seed is None else None
+    def _epsilon(self, block: Sequence[int] = ()) -> float | None:
+        """Epsilon of all attempts, and of the steps of ``block`` (their phases) on top."""
+        if self.injected_seed is not None:
+            return None
+        return rows.epsilon_of(self.job, [done + block.count(phase) for phase, done in enumerate(self._all_executed())])
 
     def _stop_asked(self) -> bool:
         now = time.monotonic()
@@ -315,9 +325,8 @@ class _TrialRun:
         now = time.monotonic()
         if force or now - self.reported >= STOP_INTERVAL_S:
             self.reported = now
-            epsilon = self.history[-1]["epsilon"] if self.history else 0.0
-            target = self.job["privacy"]["target_epsilon"]
-            progress = {"step": self.step, "steps": sum(self.phase_steps), "epsilon": epsilon, "target_epsilon": target}
+            progress = {"step": self.step, "steps": sum(self.phase_steps), "epsilon": self.reserved_epsilon}
+            progress["target_epsilon"] = self.job["privacy"]["target_epsilon"]
             self.report({**progress, "status": status, "metrics": dict(metrics)})
 
 

@@ -283,7 +283,7 @@ TRAIN_TAKES = "lab_of_tests.toy takes: critic, extras, noise_injection, slots, s
          'a.yaml:5:33: `train.noise_injection` is the text "x"; expected a number'),
         ("axes: {critic: [{kind: energy}, {kidn: energy}]}",
          "a.yaml:5:34: unknown key `kidn` in train.critic; did you mean `kind`? (train.critic takes: kind, width)"),
-        ("axes: {samples: [10, x]}", 'a.yaml:5:21: `evaluate.samples` is the text "x"; expected a whole number'),
+        ("axes: {samples: [10, x]}", 'a.yaml:5:22: `evaluate.samples` is the text "x"; expected a whole number'),
         ("axes: {steps: [9, 90000], noise_injection: [0, .5]}",
          "a.yaml:5:19: slots is 100; expected a hundredth of steps or more (steps=90000 noise_injection=0)"),
         ("train: {slots: 1}\naxes: {noise_injection: [0, .5]}",

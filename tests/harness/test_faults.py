@@ -92,7 +92,7 @@ def test_kill_a_trial_then_the_driver_then_run_again(tmp_path: Path) -> None:
     assert (results.attempts.status != "running").all()
 
     # The account of the data set, the rows and the reservations agree; every step of a kept generator is among them.
-    counted = sum(sum(steps) for _, steps in lineage_accounts(folders.root, "digits"))
+    counted = sum(sum(account.executed) for account in lineage_accounts(folders.root, "digits"))
     assert counted == results.trials.releases.sum()
     assert (results.trials.releases >= results.trials.steps).all()
     lost = results.trials[results.trials.trial_id.isin(ends[ends.apply(lambda statuses: "lost" in statuses)].index)]

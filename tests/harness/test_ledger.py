@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -11,13 +12,15 @@ from harness.folders import Folders
 from harness.ledger import (
     Attempt,
     Fenced,
+    LedgerError,
     close_from_outside,
-    executed_steps,
     fence_off,
     lineage_accounts,
     read_account,
     read_attempts,
     read_trial_attempts,
+    sweep_accounts,
+    trial_account,
 )
 from trainables.privacy.mechanism import Phase, RecordMechanism
 
@@ -41,7 +44,8 @@ def open_attempt(folders: Folders, phases: tuple[Phase, ...]) -> Attempt:
 
 
 def spent(folders: Folders) -> list[int]:
-    return executed_steps(folders, read_trial_attempts(folders, TRIAL), 2)
+    account = trial_account(folders, TRIAL)
+    return list(account.executed) if account else [0, 0]
 
 
 def test_a_reservation_counts_whole_until_the_attempt_says_what_it_drew(folders: Folders, phases: tuple[Phase, ...]) -> None:
@@ -50,7 +54,7 @@ def test_a_reservation_counts_whole_until_the_attempt_says_what_it_drew(folders:
     assert spent(folders) == [3, 2]
     attempt.reserve(5, 10)
     assert spent(folders) == [3, 7]
-    attempt.settle([3, 4])
+    attempt.settle([3, 4], stopped=False)
     assert spent(folders) == [3, 4]
 
 
@@ -72,7 +76,7 @@ def test_a_torn_last_line_is_not_a_reservation(folders: Folders, phases: tuple[P
     (account,) = (folders.ledger / "digits" / "sweep").glob("*.jsonl")
     with account.open("a") as file:
         file.write('{"reserved": [1, ')
-    assert read_account(account)[1] == [2, 0]
+    assert read_account(account)[1] == (2, 0)
 
 
 def test_a_later_attempt_stops_an_earlier_one_before_it_releases(folders: Folders, phases: tuple[Phase, ...]) -> None:
@@ -107,9 +111,10 @@ def test_deleting_a_sweep_does_not_delete_what_the_data_set_has_paid(folders: Fo
 
     open_attempt(folders, phases).reserve(0, 10)
     shutil.rmtree(folders.sweep)
-    assert [counts for _, counts in lineage_accounts(folders.root, "digits")] == [[3, 7]]
+    assert [account.executed for account in lineage_accounts(folders.root, "digits")] == [(3, 7)]
+    assert spent(folders) == [3, 7], "the trial has paid for them too"
     assert open_attempt(folders, phases).number == 2, "its account is another file, not the old one again"
-    assert [counts for _, counts in lineage_accounts(folders.root, "digits")] == [[3, 7], [0, 0]]
+    assert spent(folders) == [3, 7]
 
 
 def test_an_evaluation_has_no_account(folders: Folders) -> None:
@@ -117,3 +122,58 @@ def test_an_evaluation_has_no_account(folders: Folders) -> None:
     Attempt.open(folders, TRIAL, kind="evaluate", lineage="digits", phases=(), plan=plan)
     assert spent(folders) == [0, 0]
     assert lineage_accounts(folders.root, "digits") == []
+
+
+def test_a_data_set_that_was_renamed_keeps_the_trials_account(folders: Folders, phases: tuple[Phase, ...]) -> None:
+    open_attempt(folders, phases).reserve(0, 3)
+    (folders.ledger / "digits").rename(folders.ledger / "mine")
+    assert open_attempt(folders, phases).number == 2
+    assert spent(folders) == [3, 0]
+    assert sweep_accounts(folders)[TRIAL].executed == (3, 0)
+
+
+def test_who_stops_a_trial_may_have_looked_so_its_plan_is_charged(folders: Folders, phases: tuple[Phase, ...]) -> None:
+    attempt = open_attempt(folders, phases)
+    attempt.reserve(0, 5)
+    attempt.settle([3, 2], stopped=True)
+    account = trial_account(folders, TRIAL)
+    assert account is not None
+    assert (account.executed, account.charged) == ((3, 2), (3, 7))
+    again = open_attempt(folders, phases)
+    again.reserve(5, 7)
+    account = trial_account(folders, TRIAL)
+    assert account is not None
+    assert (account.executed, account.charged) == ((3, 4), (3, 4)), "it goes on: what runs is what counts"
+
+
+def test_an_account_that_is_missing_or_spoilt_is_one_sentence(folders: Folders, phases: tuple[Phase, ...]) -> None:
+    open_attempt(folders, phases).reserve(0, 2)
+    (path,) = folders.ledger.glob("*/*/*.jsonl")
+    path.write_text("")
+    with pytest.raises(LedgerError, match=f"{path} cannot be read"):
+        trial_account(folders, TRIAL)
+
+
+def test_attempts_with_other_noise_are_not_added_up(folders: Folders, phases: tuple[Phase, ...]) -> None:
+    from trainables.privacy.mechanism import scale_noise
+
+    open_attempt(folders, phases).reserve(0, 2)
+    open_attempt(folders, scale_noise(phases, 2.0)).reserve(0, 2)
+    with pytest.raises(LedgerError, match="other mechanisms"):
+        trial_account(folders, TRIAL)
+
+
+def test_half_a_record_is_no_reservation(
+    folders: Folders, phases: tuple[Phase, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk that fills up takes part of a line and says so only by the count."""
+    attempt = open_attempt(folders, phases)
+    attempt.reserve(0, 2)
+    whole = os.write
+    monkeypatch.setattr(os, "write", lambda descriptor, data: whole(descriptor, data[:10]))
+    with pytest.raises(OSError, match="is the disk full"):
+        attempt.reserve(2, 4)
+    monkeypatch.undo()
+    assert spent(folders) == [2, 0]
+    attempt.reserve(2, 3)
+    assert spent(folders) == [3, 0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from harness.documents import job_document, plan_document
 from harness.expand import expand
 from harness.folders import Folders
-from harness.ledger import AttemptRecord
+from harness.ledger import Attempt, AttemptRecord
 from harness.plan import Plan, default_reserve, make_plan, status_of
 from harness.spec import load_sweep
 from trainables.privacy import accounting
@@ -59,6 +60,7 @@ def test_an_id_does_not_depend_on_what_does_not_train(tmp_path: Path, override: 
         "privacy.reserve=0",
         "data.size=1000",
         "data.resolution=32",
+        "data.channels=3",
     ],
 )
 def test_an_id_changes_with_whatever_does(tmp_path: Path, override: str) -> None:
@@ -138,7 +140,7 @@ def record(kind: str, status: str | None, **end: object) -> AttemptRecord:
     ("records", "retry", "expected"),
     [
         ([], False, ("planned", "train")),
-        ([record("train", None)], False, ("running", "done")),
+        ([record("train", None)], False, ("running", "running")),
         ([record("train", "completed", evaluation_id="e")], False, ("completed", "done")),
         ([record("train", "completed", evaluation_id="old")], False, ("completed", "evaluate")),
         ([record("train", "budget", evaluation_id="e")], False, ("budget", "done")),
@@ -149,10 +151,68 @@ def record(kind: str, status: str | None, **end: object) -> AttemptRecord:
         ([record("train", "failed")], True, ("failed", "train")),
         ([record("train", "oom")], True, ("oom", "train")),
         ([record("train", "failed", resumable=False)], True, ("failed", "lost_cause")),
-        ([record("train", "completed", evaluation_id="old"), record("evaluate", "lost")], False, ("lost", "evaluate")),
+        ([record("train", "completed", evaluation_id="old"), record("evaluate", "lost")], False, ("completed", "evaluate")),
         ([record("train", "completed", evaluation_id="old"), record("evaluate", "failed")], True, ("failed", "evaluate")),
+        ([record("train", "completed", evaluation_id="old"), record("evaluate", "failed")], False, ("failed", "failed")),
+        ([record("train", "completed", evaluation_id="e"), record("evaluate", "failed")], False, ("completed", "done")),
         ([record("train", "failed"), record("train", "completed", evaluation_id="e")], False, ("completed", "done")),
     ],
 )
 def test_what_is_left_to_do(records: list[AttemptRecord], retry: bool, expected: tuple[str, str]) -> None:
-    assert status_of(records, "e", retry) == expected
+    assert status_of(records, "e", retry, driven=True) == expected
+
+
+def test_an_attempt_that_nobody_drives_is_lost() -> None:
+    assert status_of([record("train", None)], "e", False, driven=False) == ("lost", "train")
+
+
+def begin(found: Plan, steps: int) -> Attempt:
+    """An attempt of the only trial of a plan that has spent so many steps."""
+    (trial,) = found.trials
+    assert trial.account is not None
+    where = {"lineage": trial.data.lineage, "plan": found.folders.launches / "a" / "plan.json"}
+    attempt = Attempt.open(found.folders, trial.trial_id, kind="train", phases=trial.account.phases, **where)
+    attempt.reserve(0, steps)
+    return attempt
+
+
+def test_a_trial_that_has_begun_keeps_its_noise_whatever_is_calibrated_now(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = plan(tmp_path)
+    begin(before, 4)
+    monkeypatch.setattr("harness.plan.CHECKPOINTS_A_TRIAL", 2)
+    assert plan(tmp_path).trials[0].account.phases == before.trials[0].account.phases
+    (tmp_path / "ledger").rename(tmp_path / "elsewhere")
+    assert plan(tmp_path).trials[0].account.phases != before.trials[0].account.phases, "more reserve needs more noise"
+
+
+def test_results_that_were_deleted_are_still_paid_for(tmp_path: Path) -> None:
+    found = plan(tmp_path)
+    begin(found, 4)
+    shutil.rmtree(found.folders.sweep)
+    again = plan(tmp_path)
+    assert again.trials[0].spent.executed == (4,)
+    assert any("1 trials have releases on record whose results were deleted" in note for note in again.notes)
+
+
+def test_the_price_of_the_sweep_counts_what_was_drawn_and_not_only_what_was_planned(tmp_path: Path) -> None:
+    found = plan(tmp_path)
+    (planned,) = found.compositions
+    for _ in range(2):
+        begin(found, 35)
+    (spent,) = plan(tmp_path).compositions
+    assert spent.epsilon > planned.epsilon
+    begin(plan(tmp_path, FILE, "train.slots=100"), 10)
+    (wider,) = plan(tmp_path).compositions
+    assert wider.trials == 2, "a trial that the file no longer names was seen all the same"
+    assert wider.epsilon > spent.epsilon
+
+
+def test_relations_are_never_added_up(tmp_path: Path) -> None:
+    found = plan(tmp_path, FILE + "axes: {privacy.neighbours: [replace_one, add_remove]}\n")
+    assert [part.neighbours for part in found.compositions] == ["add_remove", "replace_one"]
+
+
+def test_a_checkpoint_interval_over_the_reserve_is_noted(tmp_path: Path) -> None:
+    assert any("checkpoint.every is 20" in note for note in plan(tmp_path, FILE, "checkpoint.every=20").notes)

@@ -11,7 +11,7 @@ import pytest
 
 from harness import store
 from harness.folders import Folders
-from harness.ledger import Attempt
+from harness.ledger import Attempt, LedgerError
 from trainables.evaluation.metrics import METRICS
 
 
@@ -26,7 +26,7 @@ def commit(folders: Folders, trial_id: str, **row: object) -> str:
     attempt = Attempt.open(folders, trial_id, kind="evaluate", lineage="digits", phases=(), plan=plan)
     name = f"{trial_id}.{attempt.number}"
     part = store.write_part(folders, "trials", name, [{"trial_id": trial_id, **row}])
-    attempt.close("completed", parts=[part])
+    attempt.close("completed", parts=[part], evaluation_id=None)
     return name
 
 
@@ -43,7 +43,8 @@ def test_a_part_says_what_its_columns_are_and_which_are_private(folders: Folders
     assert schema.metadata[b"dpsweep.schema"] == str(store.SCHEMA_VERSION).encode()
     for name, metric in METRICS.items():
         assert schema.field(name).metadata[b"private"] == str(metric.private).lower().encode()
-    assert all(field.metadata[b"description"] for field in schema)
+    assert all(field.metadata[b"description"] and field.metadata[b"private"] in (b"true", b"false") for field in schema)
+    assert schema.field("data_fingerprint").metadata[b"private"] == b"true"
 
 
 def test_the_latest_closed_attempt_counts_and_superseded_parts_are_set_aside(folders: Folders) -> None:
@@ -72,7 +73,7 @@ def test_a_part_of_another_schema_is_refused_with_both_numbers(folders: Folders)
     path = folders.table("trials") / path.name
     table = pq.read_table(path)
     pq.write_table(table.replace_schema_metadata({"dpsweep.schema": "999"}), path)
-    with pytest.raises(ValueError, match="has schema 999; this dpsweep reads schema 1"):
+    with pytest.raises(LedgerError, match="has schema 999; this dpsweep reads schema 1"):
         store.read(folders.sweep)
 
 

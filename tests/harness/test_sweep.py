@@ -96,7 +96,9 @@ def test_what_a_person_gets_beside_the_tables(done: Path) -> None:
     folder = done / "results" / "small"
     assert (folder / "contact_sheet.png").stat().st_size > 1000
     record = json.loads((folder / "sweep.json").read_text())
-    assert record["totals"]["compose"]["epsilon"] > 10, "two generators cost more than one"
+    (seen,) = record["totals"]["compose"]
+    assert seen["epsilon"] > 10, "two generators cost more than one"
+    assert seen["trials"] == 2
     assert not list((folder / "scratch").glob("*"))
 
 
@@ -177,8 +179,8 @@ def test_status_and_the_account_of_the_data_set(done: Path, capsys: pytest.Captu
     assert command(done, "--status", "--json") == sweep.OK
     document = json.loads(capsys.readouterr().out)
     assert document["totals"] == {"completed": 2}
-    account = document["lineages"]["digits"]
-    assert account["attempts"] == 2
+    (account,) = document["lineages"]["digits"]
+    assert account["trials"] == 2
     assert account["epsilon"] > trials(done).epsilon.max()
     assert command(done, "--status") == sweep.OK
     assert "no command is running it" in capsys.readouterr().out

@@ -14,7 +14,7 @@ from harness import store
 from harness.documents import job_document
 from harness.expand import expand
 from harness.folders import Folders
-from harness.ledger import Attempt, Fenced, executed_steps, read_account, read_trial_attempts
+from harness.ledger import Attempt, Fenced, read_account, read_trial_attempts, trial_account
 from harness.plan import make_plan
 from harness.planfile import write_plan
 from harness.rows import phases_of
@@ -84,6 +84,12 @@ def row(folders: Folders) -> Any:
     return found
 
 
+def executed(folders: Folders, job: dict[str, Any]) -> tuple[int, ...]:
+    account = trial_account(folders, job["trial_id"])
+    assert account is not None
+    return account.executed
+
+
 class StopAfter:
     """A report that asks for a stop once the trial has done so many steps; no pause between looks."""
 
@@ -109,13 +115,15 @@ def test_a_trial_that_was_stopped_and_resumed_equals_one_that_was_not(
     folders, job, path = parts
     assert run(parts, injected_seed=5, report=StopAfter(steps, path))["status"] == "interrupted"
     (path.parent / "stop").unlink()
-    assert row(folders)["status"] == "interrupted"
+    stopped = row(folders)
+    assert stopped["status"] == "interrupted"
+    assert stopped["releases"] == sum(executed(folders, job)) < 10
     assert run(parts, injected_seed=5)["status"] == "completed"
 
     expected, found = (load_file(f.generator(job["trial_id"])) for f in (whole[0], folders))
     assert expected.keys() == found.keys()
     assert all(torch.equal(expected[name], found[name]) for name in expected)
-    assert executed_steps(folders, read_trial_attempts(folders, job["trial_id"]), 2) == [4, 6], "nothing was done twice"
+    assert executed(folders, job) == (4, 6), "nothing was done twice"
     assert list(store.read(folders.sweep).history.step) == sorted(set(store.read(folders.sweep).history.step))
 
 
@@ -145,7 +153,7 @@ def test_every_release_is_reserved_before_and_counted_after(root: Path) -> None:
     lines = [json.loads(line) for line in account.read_text().splitlines()]
     reserved = [line["steps"] for line in lines if "steps" in line]
     assert reserved == [[0, 2], [2, 4], [4, 6], [6, 8], [8, 10]]
-    assert lines[-1] == {"executed": [4, 6]}
+    assert lines[-1] == {"executed": [4, 6], "stopped": False}
     assert [phase.steps for phase in read_account(account)[0]] == [4, 6]
     found = row(folders)
     assert found["releases"] == 10
@@ -233,7 +241,7 @@ def test_a_failure_is_recorded_with_what_it_released(
     assert record.status == status
     assert record.end is not None
     assert record.end["resumable"] is resumable
-    assert executed_steps(folders, [record], 1) == [3], "the step that failed may have released"
+    assert executed(folders, job) == (3,), "the step that failed may have released"
     assert "Traceback" in Path(outcome["log"]).read_text()
     assert "\n" not in outcome["message"]
     assert not folders.generator(job["trial_id"]).exists()
@@ -264,4 +272,4 @@ def test_data_other_than_planned_are_refused(root: Path) -> None:
     outcome = run((folders, job, path))
     assert outcome["status"] == "failed"
     assert "the plan was made for 000000000000" in outcome["message"]
-    assert executed_steps(folders, read_trial_attempts(folders, job["trial_id"]), 2) == [0, 0]
+    assert executed(folders, job) == (0, 0)

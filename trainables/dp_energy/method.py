@@ -49,8 +49,9 @@ class Config(BaseModel):
     """gamma: weight of the pull on the generated image nearest to a record. More accuracy, less variety."""
     reconstruction_schedule: Literal["constant", "falling"] = "falling"
     """falling: gamma falls linearly to zero over the steps, and the noise falls with it."""
-    reconstruction_clip: float = Field(default=7.0, gt=0)
-    """Distance up to which the reconstruction pull grows; beyond it the pull is constant."""
+    reconstruction_clip: float = Field(default=7.0, ge=0.01)
+    """Distance up to which the reconstruction pull grows; beyond it the pull is constant. Under about 1e-5 the norm of a pull
+    would be lost in the rounding of the distances that it is computed from."""
     noise_injection: float = Field(default=0.1, ge=0)
     """sigma_noise: standard deviation of the noise added to every upsampled feature map of the generator."""
     generator_channels: int = Field(default=32, ge=1)
