@@ -11,7 +11,7 @@ quickstart: $(INSTALLED)
 	$(BIN)/python -m harness.sweep sweeps/quickstart.yaml
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest -q --durations=15
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile --durations=10
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

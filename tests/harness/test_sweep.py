@@ -140,6 +140,78 @@ def test_only_one_trial(done: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "no trial of this sweep has that id" in capsys.readouterr().err
 
 
+def test_only_leaves_the_record_of_the_whole_sweep(done: Path) -> None:
+    sheet = (done / "results" / "small" / "contact_sheet.png").read_bytes()
+    assert command(done, "--only", trials(done).index[0]) == sweep.OK
+    assert (done / "results" / "small" / "contact_sheet.png").read_bytes() == sheet
+    record = json.loads((done / "results" / "small" / "sweep.json").read_text())
+    assert record["totals"]["trials"] == 2
+
+
+def test_a_failed_look_again_leaves_the_row_as_it_was(done: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = trials(done)
+    for path in (done / "results" / "small" / "generators").glob("*"):
+        path.rename(path.with_suffix(".away"))
+    assert command(done, "--set", "evaluate.samples=150") == sweep.FAILED
+    assert "the trial has kept no generator" in capsys.readouterr().out
+    after = trials(done)
+    assert set(after.status) == {"completed"}
+    assert after.gen2real_cnn.equals(before.gen2real_cnn)
+    assert command(done) == sweep.OK, "as it was evaluated before, it is done"
+    for path in (done / "results" / "small" / "generators").glob("*.away"):
+        path.rename(path.with_suffix(".safetensors"))
+    assert command(done, "--set", "evaluate.samples=150") == sweep.FAILED
+    assert command(done, "--set", "evaluate.samples=150", "--retry-failed") == sweep.OK
+    assert set(trials(done).evaluation_samples) == {150}
+
+
+def test_results_that_were_deleted_do_not_give_their_budget_back(done: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    import shutil
+
+    shutil.rmtree(done / "results" / "small")
+    assert command(done) == sweep.OK
+    assert "2 trials have releases on record whose results were deleted" in capsys.readouterr().out
+    table = trials(done)
+    assert set(table.status) == {"budget"}
+    assert (table.releases == 9).all(), "the eight that were deleted, and the one in reserve"
+    assert (table.epsilon <= 10).all()
+
+
+@pytest.mark.parametrize("spoil", ["results/calibrations.json", "results/small/contact_sheet.png"])
+def test_a_file_that_can_be_made_again_is(done: Path, spoil: str) -> None:
+    (done / spoil).write_text("")
+    assert command(done) == sweep.OK
+    assert (done / spoil).stat().st_size > 10
+
+
+@pytest.mark.parametrize("pattern", ["results/ledger/*/*/*.jsonl", "results/small/attempts/*/1.end.json"])
+def test_a_record_that_cannot_be_made_again_is_asked_for(
+    done: Path, capsys: pytest.CaptureFixture[str], pattern: str
+) -> None:
+    path = next(done.glob(pattern))
+    path.write_text("")
+    assert command(done) == sweep.BAD_INPUT
+    error = capsys.readouterr().err
+    assert str(path) in error
+    assert "Traceback" not in error
+
+
+def test_results_that_are_no_folder_are_one_sentence(done: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (done / "file").touch()
+    assert sweep.main([str(done / "small.yaml"), "--results", str(done / "file")]) == sweep.BAD_INPUT
+    assert str(done / "file") in capsys.readouterr().err
+
+
+def test_messages_are_printed_as_they_are(done: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Square brackets mean something to the library that prints; in a message they are text."""
+    path = next((done / "results" / "small" / "attempts").glob("*/1.end.json"))
+    record = json.loads(path.read_text())
+    record |= {"status": "failed", "message": "OSError: [/gone] [red]x[/red]", "evaluation_id": None}
+    path.write_text(json.dumps(record))
+    assert command(done, "--status") == sweep.OK
+    assert "OSError: [/gone] [red]x[/red]" in capsys.readouterr().out
+
+
 def test_a_lost_process_is_counted_and_its_trial_goes_on_within_its_budget(
     done: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

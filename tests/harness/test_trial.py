@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -125,6 +126,29 @@ def test_a_trial_that_was_stopped_and_resumed_equals_one_that_was_not(
     assert all(torch.equal(expected[name], found[name]) for name in expected)
     assert executed(folders, job) == (4, 6), "nothing was done twice"
     assert list(store.read(folders.sweep).history.step) == sorted(set(store.read(folders.sweep).history.step))
+
+
+def test_a_resume_counts_what_ran_before_even_if_its_records_were_deleted(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("harness.trial.STOP_INTERVAL_S", 0.0)
+    folders, _, path = prepared = prepare(root)
+    run(prepared, report=StopAfter(6, path))
+    (path.parent / "stop").unlink()
+    shutil.rmtree(folders.attempts)
+    assert run(prepared)["status"] == "completed"
+    found = row(folders)
+    assert found["releases"] == found["steps"] == 10
+    assert found["epsilon"] == found["epsilon_surviving"]
+
+
+def test_a_trial_that_was_stopped_is_charged_its_plan(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("harness.trial.STOP_INTERVAL_S", 0.0)
+    folders, job, path = prepared = prepare(root)
+    run(prepared, report=StopAfter(6, path))
+    found = row(folders)
+    assert found["status"] == "interrupted"
+    assert found["epsilon"] == job["privacy"]["known"]["pld"]["4,6"]
+    assert found["releases"] < 10
+    assert found["steps"] != found["steps"], "no generator was kept"
 
 
 def test_injected_noise_is_never_given_an_epsilon(root: Path) -> None:
