@@ -21,6 +21,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -325,10 +326,11 @@ def _read_cache(file: Path) -> dict[str, str]:
 
 
 def _write_cache(file: Path, content: dict[str, str]) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile("w", dir=file.parent, prefix=file.name, suffix=".part", delete=False) as part:
-        json.dump(content, part, indent=1)
-    Path(part.name).replace(file)
+    with suppress(OSError):  # a cache: results that cannot be written to can still be looked at
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile("w", dir=file.parent, prefix=file.name, suffix=".part", delete=False) as part:
+            json.dump(content, part, indent=1)
+        Path(part.name).replace(file)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
