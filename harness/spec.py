@@ -123,7 +123,7 @@ class EvaluateSpec(_Section):
     """What is measured on a trained generator. Not part of a trial's identity: changing it never trains again."""
 
     every: _Steps | None = None
-    """Also evaluate after every so many steps. Empty: only at the end."""
+    """Also take quick metrics into the history, at the first checkpoint after every so many steps. Empty: only at the end."""
     samples: int = Field(default=10_000, ge=MIN_SAMPLES)
     """Generated images that the metrics are computed on."""
 

@@ -151,6 +151,26 @@ def test_a_trial_that_was_stopped_is_charged_its_plan(root: Path, monkeypatch: p
     assert found["steps"] != found["steps"], "no generator was kept"
 
 
+def test_quick_metrics_are_taken_at_the_checkpoints_asked_for(root: Path) -> None:
+    folders, _, _ = prepared = prepare(root, FILE.replace("{samples: 100}", "{samples: 100, every: 4}"))
+    run(prepared)
+    history = store.read(folders.sweep).history.set_index("step")
+    assert list(history.index) == [2, 4, 6, 8, 10]
+    assert list(history.index[history.gen2real_logreg.notna()]) == [4, 8]
+    assert list(history.index[history.fd_dataset_classifier.notna()]) == [4, 8]
+    assert set(history.evaluation_samples.dropna()) == {100}
+
+
+def test_a_gpu_that_is_not_there_is_one_sentence(root: Path) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    folders, job, path = prepare(root)
+    outcome = run((folders, {**job, "resources": {"cpu": 1, "gpu": 1}}, path))
+    assert outcome["status"] == "failed"
+    assert "set resources.gpu to 0" in outcome["message"]
+    assert executed(folders, job) == (0, 0)
+
+
 def test_injected_noise_is_never_given_an_epsilon(root: Path) -> None:
     prepared = prepare(root)
     run(prepared, injected_seed=5)
