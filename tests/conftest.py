@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +10,9 @@ from pathlib import Path
 import pytest
 
 from harness import cluster
+
+# One torch thread a test process, as in a trial of one processor: more would wait for each other on a busy machine.
+os.environ["OMP_NUM_THREADS"] = "1"
 
 # Before Ray starts: its workers get this process's import path, and jobs such as tests/harness/sample_jobs.py run there.
 sys.path.insert(0, str(Path(__file__).parent / "harness"))
