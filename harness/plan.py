@@ -7,7 +7,6 @@ A pure function of the file, the data fingerprint and the ledger: planning write
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -20,9 +19,10 @@ from trainables.data import sources
 from trainables.evaluation.metrics import EVALUATION_VERSION, reference_stage
 from trainables.privacy import accounting
 from trainables.privacy.accounting import Accountant
-from trainables.privacy.mechanism import Phase, scale_noise, with_steps
+from trainables.privacy.mechanism import Phase, scale_noise
 
 from .calibrations import Calibrations
+from .composition import Composition, compose
 from .document import InputError, Mark, Problem
 from .estimates import Estimates
 from .expand import TrialSpec
@@ -132,41 +132,6 @@ class Plan:
         delta = min(request.delta for request in requests)
         accountant: Accountant = "pld" if all(request.accountant == "pld" for request in requests) else "rdp"
         return compose(self.calibrations, list(seen.values()), delta=delta, accountant=accountant)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Composition:
-    """Epsilon of having seen several trials, under one neighbouring relation."""
-
-    neighbours: str
-    trials: int
-    epsilon: float
-    delta: float
-    accountant: Accountant
-
-
-def compose(
-    calibrations: Calibrations,
-    seen: Sequence[tuple[tuple[Phase, ...], Sequence[int]]],
-    *,
-    delta: float,
-    accountant: Accountant,
-) -> list[Composition]:
-    """Compose trials, given as (phases, steps executed a phase), apart for each neighbouring relation."""
-    relations: dict[str, Counter[tuple[Phase, ...]]] = {}
-    for phases, steps in seen:
-        if executed := with_steps(phases, steps):
-            relations.setdefault(phases[0].mechanism.neighbours, Counter())[executed] += 1
-    return [
-        Composition(
-            neighbours=neighbours,
-            trials=sum(parts.values()),
-            epsilon=calibrations.composition(list(parts.items()), delta=delta, accountant=accountant),
-            delta=delta,
-            accountant=accountant,
-        )
-        for neighbours, parts in sorted(relations.items())
-    ]
 
 
 def default_reserve(phases: Sequence[Phase]) -> int:

@@ -11,11 +11,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .composition import Composition, compose
 from .documents import finite, plan_document
 from .folders import write_json
 from .ledger import lineage_accounts, read_attempts
 from .lock import holder
-from .plan import Composition, Plan, PlannedTrial, compose
+from .plan import Plan, PlannedTrial
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -6,7 +6,6 @@ checkpoint by rename} -> generator -> evaluation -> parts -> end record, last. W
 
 from __future__ import annotations
 
-import logging
 import time
 import traceback
 from collections.abc import Mapping, Sequence
@@ -22,12 +21,10 @@ from .evaluate import evaluate_kept, keep_generator, kept_steps, load_kept_sampl
 from .folders import Folders
 from .jobs import Report
 from .ledger import Attempt, Fenced, read_trial_attempts, trial_account
-from .worker import logging_to, one_line, peak_memory_mb, versions
+from .process import logger, logging_to, one_line, peak_memory_mb, versions
 
 if TYPE_CHECKING:
     import torch
-
-logger = logging.getLogger("dpsweep")
 
 STOP_INTERVAL_S = 1.0
 

@@ -165,6 +165,21 @@ def test_a_failed_look_again_leaves_the_row_as_it_was(done: Path, capsys: pytest
     assert set(trials(done).evaluation_samples) == {150}
 
 
+def test_trials_that_wait_for_a_stage_that_failed_are_not_started(done: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    stages = done / "results" / "stages"
+    stages.rename(done / "away")
+    stages.touch()
+    before = attempts(done)
+    assert command(done, "--set", "evaluate.samples=150") == sweep.FAILED
+    assert attempts(done) == before
+    output = capsys.readouterr().out
+    assert "stage reference: failed" in output
+    assert "log: " in output
+    stages.unlink()
+    (done / "away").rename(stages)
+    assert command(done, "--set", "evaluate.samples=150") == sweep.OK
+
+
 def test_results_that_were_deleted_do_not_give_their_budget_back(done: Path, capsys: pytest.CaptureFixture[str]) -> None:
     import shutil
 
