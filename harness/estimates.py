@@ -14,25 +14,36 @@ COLUMNS = ["method", "cell_id", "data_shape", "steps", "train_seconds", "evaluat
 
 
 class Estimates:
-    """Seconds and memory by cell, else by method, image shape and step count."""
+    """Seconds and memory by cell, else by method and image shape (seconds then scale with the steps)."""
 
     def __init__(self, folders: Folders) -> None:
-        self._rows: list[dict[str, Any]] = []
+        measured: dict[Any, list[dict[str, Any]]] = {}
         if any(folders.table("trials").glob("*.parquet")):
             from . import store
 
-            rows = store.read_table("trials", store.committed_parts(folders)["trials"]).select(COLUMNS).to_pylist()
-            self._rows = [row for row in rows if row["status"] == "completed" and row["evaluate_seconds"]]
+            table = store.read_table("trials", store.committed_parts(folders)["trials"]).select(COLUMNS)
+            for row in table.to_pylist():
+                if row["status"] == "completed" and row["evaluate_seconds"]:
+                    measured.setdefault(row["cell_id"], []).append(row)
+                    measured.setdefault((row["method"], row["data_shape"]), []).append(row)
+        self._means = {
+            key: (
+                fmean(row["train_seconds"] / row["steps"] for row in rows),
+                fmean(row["evaluate_seconds"] for row in rows),
+                max(row["peak_memory_mb"] for row in rows),
+            )
+            for key, rows in measured.items()
+        }
 
     def of(self, trial: PlannedTrial) -> dict[str, float | None]:
-        """``seconds`` and ``memory_mb`` of a trial, None where unknown."""
-        same_cell = [row for row in self._rows if row["cell_id"] == trial.cell_id]
-        shape = "x".join(map(str, trial.data.info.shape))
-        alike = same_cell or [row for row in self._rows if row["method"] == trial.spec.method and row["data_shape"] == shape]
-        if not alike or trial.account is None:
+        """``seconds`` that are left of a trial, and its ``memory_mb``; None where unknown."""
+        alike = trial.spec.method, "x".join(map(str, trial.data.info.shape))
+        found = self._means.get(trial.cell_id) or self._means.get(alike)
+        if found is None or trial.account is None:
             return {"seconds": None, "memory_mb": None}
-        steps = sum(phase.steps for phase in trial.account.phases)
-        training = fmean(row["train_seconds"] / row["steps"] for row in alike) * steps
-        evaluation = fmean(row["evaluate_seconds"] for row in alike)
-        seconds = {"train": training + evaluation, "evaluate": evaluation}.get(trial.action, 0.0)
-        return {"seconds": seconds, "memory_mb": max(row["peak_memory_mb"] for row in alike)}
+        seconds_a_step, evaluation, memory = found
+        training = seconds_a_step * sum(phase.steps for phase in trial.account.phases)
+        return {
+            "seconds": {"train": training + evaluation, "evaluate": evaluation}.get(trial.action, 0.0),
+            "memory_mb": memory,
+        }

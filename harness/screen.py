@@ -64,8 +64,8 @@ def print_plan(plan: Plan, console: Console) -> None:
         "infeasible": "infeasible",
     }
     total = ", ".join(f"{counts[action]} {text}" for action, text in words.items() if counts[action])
-    stages = f"; {len(plan.stages)} shared stages to compute" if plan.stages else ""
-    console.print(f"{len(plan.trials)} trials: {total}{stages}.")
+    stages = f"; {_count(len(plan.stages), 'shared stage')} to compute" if plan.stages else ""
+    console.print(f"{_count(len(plan.trials), 'trial')}: {total}{stages}.")
     for seen in plan.compositions:
         if seen.trials > 1 or len(plan.compositions) > 1:
             console.print(f"Whoever sees all {seen.trials} generators has seen {_composed(seen)}.")
@@ -74,6 +74,10 @@ def print_plan(plan: Plan, console: Console) -> None:
             console.print(f"infeasible: {trial.spec.label}: {trial.problem}")
     for note in plan.notes:
         console.print(f"note: {note}")
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'s' if number != 1 else ''}"
 
 
 def _composed(seen: Composition) -> str:
