@@ -109,8 +109,9 @@ def stage_document(stage: Stage, identifier: str, trial: PlannedTrial) -> dict[s
 
 
 def plan_document(plan: Plan) -> dict[str, Any]:
-    """The plan as one JSON object: ``trials`` and ``totals``."""
+    """The plan as one JSON object: ``trials``, ``totals``, and the theorem behind every name of a proof."""
     counts = Counter(trial.action for trial in plan.trials)
+    names = dict.fromkeys(name for trial in plan.trials if trial.account for name in trial.account.proof.split("+"))
     return {
         "sweep": plan.folders.name,
         "trials": [
@@ -142,6 +143,7 @@ def plan_document(plan: Plan) -> dict[str, Any]:
             "left": counts["left"],
             "compose": [{**asdict(part), "epsilon": finite(part.epsilon)} for part in plan.compositions],
         },
+        "proofs": {name: accounting.PROOFS[name] for name in names},
         "notes": list(plan.notes),
     }
 

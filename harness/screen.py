@@ -210,6 +210,7 @@ def write_sweep_record(plan: Plan, sweep: Sweep) -> None:
             "file": sweep.document.file,
             "set": [override.text for override in sweep.document.overrides],
             "totals": document["totals"],
+            "proofs": document["proofs"],
             "notes": document["notes"],
             "provenance": provenance(),
         },

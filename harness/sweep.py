@@ -21,7 +21,9 @@ from .lock import Locked
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from .expand import TrialSpec
     from .plan import Plan
+    from .spec import Sweep
 
 OK, FAILED, BAD_INPUT, INFEASIBLE, INTERRUPTED = 0, 1, 2, 3, 130
 
@@ -100,7 +102,7 @@ def _command(arguments: argparse.Namespace) -> int:
     folders = Folders(Path(arguments.results).absolute(), sweep.spec.name)
     console = Console(markup=False, emoji=False, highlight=False)
     if not (arguments.dry_run or arguments.status):
-        return _run(arguments, folders, console)
+        return _run(arguments, sweep, specs, folders, console)
     plan = make_plan(folders, specs, retry_failed=arguments.retry_failed, only=arguments.only)
     if arguments.status:
         document = screen.status_document(plan)
@@ -114,19 +116,17 @@ def _command(arguments: argparse.Namespace) -> int:
     return INFEASIBLE if any(trial.action == "infeasible" for trial in plan.trials) else OK
 
 
-def _run(arguments: argparse.Namespace, folders: Folders, console: Console) -> int:
+def _run(
+    arguments: argparse.Namespace, sweep: Sweep, specs: Sequence[TrialSpec], folders: Folders, console: Console
+) -> int:
     from . import screen
     from .cluster import connect
-    from .expand import expand
     from .launch import finish, new_launch, run_launch, stage_jobs, trial_jobs
     from .lock import DriverLock
     from .plan import make_plan
     from .progress import Progress, stop_on_signals
     from .recovery import close_orphans
-    from .spec import load_sweep
 
-    sweep = load_sweep(arguments.file, arguments.set)
-    specs = expand(sweep)
     folders.sweep.mkdir(parents=True, exist_ok=True)
     with DriverLock(folders.lock):
         close_orphans(folders)

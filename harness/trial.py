@@ -170,6 +170,8 @@ class _TrialRun:
         checkpoint = self.folders.checkpoint(self.attempt.trial_id)
         if checkpoint.exists():
             state = torch.load(checkpoint, map_location="cpu", weights_only=True)
+            if state["injected"] != self.injected_seed:
+                raise ValueError("the checkpoint was made with other injected noise: what comes of it would have no proof")
             trainer.load_state_dict(state["trainer"])
             self.step, self.history = state["step"], state["history"]
             logger.info("resumed at step %d of %d; earlier attempts executed %s steps a phase", self.step, total, self.earlier)
@@ -230,7 +232,8 @@ class _TrialRun:
         import torch
 
         temporary = self.folders.temporary()
-        torch.save({"step": self.step, "history": self.history, "trainer": trainer.state_dict()}, temporary)
+        state = {"step": self.step, "history": self.history, "injected": self.injected_seed, "trainer": trainer.state_dict()}
+        torch.save(state, temporary)
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary.replace(path)
 

@@ -278,6 +278,7 @@ def test_a_dry_run_writes_no_sweep(tmp_path: Path, capsys: pytest.CaptureFixture
     document = planned(tmp_path, capsys)
     assert not (tmp_path / "results" / "small").exists()
     assert document["totals"]["to_train"] == 2
+    assert "Balle" in document["proofs"]["gaussian"], "the name of a proof leads to its theorem"
     privacy = document["trials"][0]["privacy"]
     assert privacy["epsilon"] <= privacy["target_epsilon"] == 10
     assert {"trial_id", "cell_id", "seed", "method", "config", "status", "privacy"} <= set(document["trials"][0])

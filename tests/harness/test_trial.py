@@ -179,6 +179,29 @@ def test_injected_noise_is_never_given_an_epsilon(root: Path) -> None:
     assert found["epsilon"] is None or found["epsilon"] != found["epsilon"]
 
 
+def test_what_was_begun_with_injected_noise_is_not_finished_with_real_noise(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("harness.trial.STOP_INTERVAL_S", 0.0)
+    folders, _, path = prepared = prepare(root)
+    run(prepared, injected_seed=5, report=StopAfter(6, path))
+    (path.parent / "stop").unlink()
+    outcome = run(prepared)
+    assert outcome["status"] == "failed"
+    assert "would have no proof" in outcome["message"]
+    assert not folders.generator(prepared[1]["trial_id"]).exists()
+
+
+def test_without_noise_a_row_says_that_nothing_is_private(root: Path) -> None:
+    folders, job, _ = prepared = prepare(root, FILE.replace("epsilon: 10, ", "noise_multiplier: 0, "))
+    assert run(prepared)["status"] == "completed"
+    found = row(folders)
+    assert found["epsilon"] == found["epsilon_surviving"] == float("inf")
+    assert found["proof"] == "not_private"
+    assert found["noise_multiplier"] == 0
+    assert job["privacy"]["target_epsilon"] is None
+
+
 def test_two_runs_with_real_noise_differ(root: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     other = tmp_path_factory.mktemp("again")
     (other / "stages").symlink_to((root / "stages").resolve())
