@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +10,7 @@ import torch
 
 from trainables.base import DataInfo, Dataset, Sampler
 from trainables.coins import torch_coins
+from trainables.networks.averaged import AveragedGenerator, cosine, load_kept
 from trainables.networks.generator import Generator
 from trainables.privacy.sanitizer import Sanitizer
 
@@ -24,8 +23,6 @@ Guide = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 RECORDS_PER_BATCH = 512
 """Records whose features are held at once: 13 MB of 3,088 float64 features. 4096 took twice the time on a CPU."""
-
-_FINAL_RATE = 0.05  # share of the learning rate that is left at the last step
 
 
 class Trainer:
@@ -47,9 +44,8 @@ class Trainer:
         self._record_labels = torch.from_numpy(data.labels).to(device)
         self._labels = torch.arange(data.classes, device=device).repeat_interleave(config.slots // data.classes)
         self._features = Features(config, data.info.channels, seed, device)
-        self._generator = build_generator(config, data.info, device, torch_coins(seed, "generator"))
-        self._ema = copy.deepcopy(self._generator).requires_grad_(False)
-        self._optimizer = torch.optim.Adam(self._generator.parameters(), lr=config.learning_rate, betas=(0.5, 0.9))
+        generator = build_generator(config, data.info, device, torch_coins(seed, "generator"))
+        self._network = AveragedGenerator(generator, config.learning_rate)
         self._step = 0
 
     @property
@@ -61,7 +57,7 @@ class Trainer:
         """One release and one generator update, which also follows ``guide`` where there is one."""
         config, step = self._config, self._step
         z = torch.randn(config.slots, config.z_dim, generator=torch_coins(self._seed, "z", step)).to(self._device)
-        images = self._generator(z, self._labels, torch_coins(self._seed, "noise_injection", step))
+        images = self._network.generator(z, self._labels, torch_coins(self._seed, "noise_injection", step))
         features = self._features(images)
         slots = features.detach().double().reshape(self._info.classes, -1, features.shape[1])
         release = self._release(slots)
@@ -77,7 +73,8 @@ class Trainer:
             guidance = guide(images, self._labels)
             loss = loss + guidance
             diagnostics["guidance"] = float(guidance.detach())
-        self._update(loss)
+        decay = min(config.ema, (1 + step) / (10 + step))  # forgets the initial weights sooner
+        self._network.update(loss, decay=decay, rate=cosine(step, config.steps))
         self._step += 1
         return diagnostics
 
@@ -102,44 +99,22 @@ class Trainer:
         images, usable = as_images(self._images[records])
         return self._features(images), usable
 
-    def _update(self, loss: torch.Tensor) -> None:
-        config = self._config
-        cosine = (1 + math.cos(math.pi * self._step / config.steps)) / 2
-        for group in self._optimizer.param_groups:
-            group["lr"] = config.learning_rate * (_FINAL_RATE + (1 - _FINAL_RATE) * cosine)
-        self._optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        self._optimizer.step()
-        decay = min(config.ema, (1 + self._step) / (10 + self._step))  # forgets the initial weights sooner
-        with torch.no_grad():
-            for average, parameter in zip(self._ema.parameters(), self._generator.parameters(), strict=True):
-                average.lerp_(parameter, 1 - decay)
-
     def sample(self, labels: torch.Tensor, rng: torch.Generator) -> torch.Tensor:
         """Images ``[n, C, H, W]`` of the averaged generator."""
-        return self._ema.sample(labels, rng)
+        return self._network.average.sample(labels, rng)
 
     def released(self) -> dict[str, torch.Tensor]:
         """The averaged generator's weights, as ``generator.<name>``."""
-        return {f"generator.{name}": tensor.detach().clone() for name, tensor in self._ema.state_dict().items()}
+        return self._network.released()
 
     def state_dict(self) -> dict[str, Any]:
         """Both generators, Adam's moments and the step counter; all of it is public."""
-        return copy.deepcopy(
-            {
-                "step": self._step,
-                "generator": self._generator.state_dict(),
-                "ema": self._ema.state_dict(),
-                "optimizer": self._optimizer.state_dict(),
-            }
-        )
+        return {"step": self._step, **self._network.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on where ``state_dict`` was taken."""
         self._step = state["step"]
-        self._generator.load_state_dict(state["generator"])
-        self._ema.load_state_dict(state["ema"])
-        self._optimizer.load_state_dict(state["optimizer"])
+        self._network.load_state_dict(state)
 
 
 def build_generator(config: Config, info: DataInfo, device: torch.device, rng: torch.Generator | None = None) -> Generator:
@@ -157,7 +132,6 @@ def build_generator(config: Config, info: DataInfo, device: torch.device, rng: t
 
 def load_sampler(config: Config, info: DataInfo, released: Mapping[str, torch.Tensor], device: torch.device) -> Sampler:
     """The sampler of a generator that ``Trainer.released`` wrote."""
-    generator = build_generator(config, info, device).requires_grad_(False)
-    prefix = "generator."
-    generator.load_state_dict({name[len(prefix) :]: value for name, value in released.items() if name.startswith(prefix)})
+    generator = build_generator(config, info, device)
+    load_kept(generator, released)
     return generator.sample

@@ -1,0 +1,36 @@
+"""gs_wgan: Chen, Orekondy and Fritz (NeurIPS 2020), a GAN whose critics live on shards and whose generator alone is private.
+
+The sharded engine with one signal, a WGAN-GP critic a shard. Deviations from the published code, all of them for a true
+epsilon: a critic is a clone of its pretrained state at every draw and is discarded (there it is kept, with Adam's moments and
+the loader's position), secret draws and noise have entropy of their own, spectral norm's vectors are no parameters.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from trainables.sharded_gan import method as engine
+from trainables.sharded_gan.method import Config as Config
+from trainables.sharded_gan.method import mechanism as mechanism
+from trainables.sharded_gan.method import stages as stages
+
+NAME = "gs_wgan"
+VERSION = engine.VERSION
+
+PRESETS: dict[str, dict[str, Any]] = {
+    # The published settings are the engine's defaults.
+    "published": {},
+    "cpu": {
+        **engine.CPU,
+        "shards_per_step": 32,
+        "critic": {
+            "kind": "wgan_gp",
+            "channels": 8,
+            "steps": 2,
+            "batch": 16,
+            "learning_rate": 1e-3,
+            "fakes": "shared",
+            "pretraining": {"steps": 100, "critic_steps": 3, "generator": "small", "learning_rate": 1e-3},
+        },
+    },
+}

@@ -1,0 +1,140 @@
+"""Training of the sharded engine: one step is draw, ask, release, update, average."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from trainables.base import DataInfo, Dataset, Sampler
+from trainables.coins import torch_coins
+from trainables.data.shards import partition
+from trainables.networks.averaged import AveragedGenerator, cosine, load_kept
+from trainables.networks.conditional import ConditionalGenerator
+from trainables.privacy.sanitizer import Sanitizer
+
+from .critics import Batches
+from .generators import build
+from .method import Config, check, signals
+from .signals import EnergyCritic, Reconstruction, Signal, TrainedCritic, repulsion
+from .states import ShardStates
+
+
+class Trainer:
+    """Trains the generator by clipped, summed and noised answers of shards; the contract is ``trainables.base.Trainer``."""
+
+    def __init__(
+        self,
+        config: Config,
+        data: Dataset,
+        sanitizer: Sanitizer,
+        stages: Mapping[str, Path],
+        device: torch.device,
+        seed: int,
+    ) -> None:
+        check(config, data.info)
+        self._config, self._sanitizer, self._device, self._seed = config, sanitizer, device, seed
+        self._info = data.info
+        generator = build_generator(config, data.info, torch_coins(seed, "generator")).to(device)
+        self._network = AveragedGenerator(generator, config.learning_rate)
+        self._step = 0
+
+        shards = partition(data.info.size, config.shards, config.partition_seed)
+        batches = Batches(torch.from_numpy(data.images).to(device), torch.from_numpy(data.labels).to(device), shards)
+        self._signals: dict[str, tuple[float, Signal]] = {}
+        if "critic" in signals(config):
+            critic: Signal = EnergyCritic(batches)
+            if config.critic.kind == "wgan_gp":
+                keeps = config.schedule != "sampled"
+                pretrained = ShardStates(stages, "critics")
+                critic = TrainedCritic(config.critic, batches, pretrained, self._generate, data.info, seed, device, keeps=keeps)
+            self._signals["critic"] = config.critic.weight, critic
+        if "reconstruction" in signals(config):
+            encoders = ShardStates(stages, "encoders") if config.matching == "latent" else None
+            self._signals["reconstruction"] = (
+                config.reconstruction,
+                Reconstruction(config, batches, encoders, data.info, seed),
+            )
+
+    def step(self) -> dict[str, float]:
+        """Draw m shards, release their summed answers to B generated images, and follow the release."""
+        config, step, generator = self._config, self._step, self._network.generator
+        labels = self._labels(step)
+        z = generator.draw_z(len(labels), torch_coins(self._seed, "z", step))
+        images = generator(z, labels, torch_coins(self._seed, "noise_injection", step))
+        release = self._release(self._sanitizer.sample_shards(), images.detach(), labels)
+
+        # Post-processing from here on. Every divisor is a declared constant, however many shards held a class.
+        direction = release.to(images) / config.shards_per_step
+        if config.critic.kind == "energy":
+            direction = direction - config.critic.weight * repulsion(images.detach(), labels)
+        loss = (images * direction).sum() / config.generator_batch
+        rate = cosine(step, config.steps) if config.learning_rate_schedule == "cosine" else 1.0
+        self._network.update(loss, decay=min(config.ema, 1 - 1 / (step + 1)), rate=rate)
+        self._step += 1
+        return {"release_norm": float(release.norm())}
+
+    def _release(self, shards: np.ndarray, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """Noisy sum over ``shards`` of their clipped answers, ``[B, C, H, W]``; one release, or one a signal."""
+        config = self._config
+        answers = [weight * signal.answers(shards, images, labels, self._step) for weight, signal in self._signals.values()]
+        if config.release == "summed":
+            return self._sanitizer.release_rows(sum(answers[1:], answers[0]), max_grad_norm=config.max_grad_norm)
+        released = [self._sanitizer.release_rows(answer, max_grad_norm=config.max_grad_norm) for answer in answers]
+        return sum(released[1:], released[0])
+
+    def _labels(self, step: int) -> torch.Tensor:
+        """Labels ``[B]`` of the images of a step: public, and never those of records."""
+        classes, count = self._info.classes, self._config.generator_batch
+        if self._config.labels == "balanced":
+            return torch.arange(classes, device=self._device).repeat_interleave(count // classes)
+        return torch.randint(classes, (count,), generator=torch_coins(self._seed, "labels", step)).to(self._device)
+
+    @torch.no_grad()
+    def _generate(self, labels: torch.Tensor, purpose: str, key: tuple[int, ...]) -> torch.Tensor:
+        """Images of the generator as it is, for critics; their coins move no other stream."""
+        rng = torch_coins(self._seed, purpose, *key)
+        return self._network.generator(self._network.generator.draw_z(len(labels), rng), labels, rng)
+
+    def sample(self, labels: torch.Tensor, rng: torch.Generator) -> torch.Tensor:
+        """Images ``[n, C, H, W]`` of the averaged generator."""
+        return self._network.average.sample(labels, rng)
+
+    def released(self) -> dict[str, torch.Tensor]:
+        """The averaged generator's weights, as ``generator.<name>``."""
+        return self._network.released()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Both generators, Adam's moments, the step counter; private models only where the schedule lets shards keep them."""
+        kept = {name: signal.state_dict() for name, (_, signal) in self._signals.items()}
+        return {"step": self._step, **self._network.state_dict(), "signals": kept}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on where ``state_dict`` was taken."""
+        self._step = state["step"]
+        self._network.load_state_dict(state)
+        for name, (_, signal) in self._signals.items():
+            signal.load_state_dict(state["signals"][name])
+
+
+def build_generator(config: Config, info: DataInfo, rng: torch.Generator | None = None) -> ConditionalGenerator:
+    """The generator that ``config`` describes; without ``rng`` its weights are to be loaded."""
+    return build(
+        config.generator,
+        info,
+        channels=config.generator_channels,
+        z_dim=config.z_dim,
+        z_distribution=config.z_distribution,
+        noise_injection=config.noise_injection,
+        rng=rng,
+    )
+
+
+def load_sampler(config: Config, info: DataInfo, released: Mapping[str, torch.Tensor], device: torch.device) -> Sampler:
+    """The sampler of a generator that ``Trainer.released`` wrote."""
+    generator = build_generator(config, info)
+    load_kept(generator, released)
+    return generator.to(device).sample
