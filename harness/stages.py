@@ -33,7 +33,7 @@ def compute_stage(folders: Folders, identifier: str, stage: Stage, train: Datase
     temporary = folders.temporary()
     temporary.mkdir()
     try:
-        getattr(importlib.import_module(module), function)(dict(stage.config), train, test, temporary, device)
+        getattr(importlib.import_module(module), function)({**stage.config, **stage.paths}, train, test, temporary, device)
         write_json(temporary / "stage.json", {"name": stage.name, "config": dict(stage.config), "compute": stage.compute})
         folders.stages.mkdir(parents=True, exist_ok=True)
         try:

@@ -20,7 +20,7 @@ for the target epsilon or given in the sweep file.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -77,6 +77,9 @@ class Stage:
     """JSON-able settings; together with the data fingerprint they are its identity."""
     compute: str
     """``package.module:function`` called as ``function(config, train, test, directory, device)``; writes into ``directory``."""
+    paths: Mapping[str, str] = field(default_factory=dict)
+    """Files that it reads beside the data. They join ``config`` in the call but not its identity, since the same file may lie
+    elsewhere: what must be in them (a hash) is a setting in ``config``."""
 
 
 class Sampler(Protocol):

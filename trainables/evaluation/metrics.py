@@ -2,22 +2,38 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from trainables.base import Stage
 
-EVALUATION_VERSION = 2
-"""Raised whenever the same samples would get other numbers."""
+from .weights import InceptionWeights
+
+EVALUATION_VERSION = 3
+"""Raised whenever the same samples, or the same real images, would get other numbers.
+
+3: the real images of the ceilings are a fixed public choice from the training set, before they were its first ones (which
+a source that lists one class after the other would have made useless). The generated images' numbers are those of 2.
+"""
 
 MIN_SAMPLES = 10
 """Fewest images that can be evaluated: the inception score splits them in ten."""
+
+Group = Literal["standard", "prior_work", "inception"]
+GROUPS: tuple[Group, ...] = get_args(Group)
+"""What may be asked for. ``standard`` takes about ten seconds for 10,000 gray images on one core, ``prior_work`` another 40;
+``inception`` wants a GPU, and its weights."""
+
+DEFAULT_METRICS: tuple[Group, ...] = ("standard",)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Metric:
     """One column of results. A name never changes meaning."""
 
+    group: Group
+    """Computed where the evaluation asks for this group, else null."""
     direction: Literal["higher", "lower"]
     """Which way is better."""
     private: bool
@@ -28,8 +44,9 @@ class Metric:
     description: str
 
 
-def _gen2real(classifier: str) -> Metric:
+def _gen2real(group: Group, classifier: str) -> Metric:
     return Metric(
+        group=group,
         direction="higher",
         private=False,
         reference="real test set",
@@ -37,35 +54,97 @@ def _gen2real(classifier: str) -> Metric:
     )
 
 
+_TRAINING_SET = "real training set, all of it"
+_INCEPTION = "Inception of 2015-12-05 by torch-fidelity; uint8 images, gray repeated in three channels"
+
 METRICS: dict[str, Metric] = {
-    "gen2real_cnn": _gen2real("a small CNN"),
-    "gen2real_mlp": _gen2real("an MLP with 100 hidden units"),
-    "gen2real_logreg": _gen2real("multinomial logistic regression"),
+    "gen2real_cnn": _gen2real("standard", "a small CNN"),
+    "gen2real_mlp": _gen2real("standard", "an MLP with 100 hidden units (10 epochs of Adam, one-cycle)"),
+    "gen2real_logreg": _gen2real("standard", "multinomial logistic regression"),
     "real2gen_cnn": Metric(
+        group="standard",
         direction="higher",
         private=True,
         reference="CNN trained on the real training set",
         description="share of generated images that the CNN takes for the class they were asked for",
     ),
     "fd_dataset_classifier": Metric(
+        group="standard",
         direction="lower",
         private=True,
         reference="real test set, features of the CNN trained on the real training set",
         description="Frechet distance on the CNN's 64 features; not an FID; falls with the number of images",
     ),
     "is_dataset_classifier": Metric(
+        group="standard",
         direction="higher",
         private=True,
         reference="CNN trained on the real training set",
         description="inception score from the CNN's predictions, 10 splits; at most the number of classes",
     ),
+    "gen2real_lenet": _gen2real(
+        "prior_work", "the prior work's CNN (LeNet of GS-WGAN for gray images, the CelebA CNN of DPAC for colour; 50 epochs)"
+    ),
+    "gen2real_mlp_sklearn": _gen2real("prior_work", "the prior work's MLP (scikit-learn's MLPClassifier as it comes)"),
+    "fid_inception": Metric(
+        group="inception",
+        direction="lower",
+        private=True,
+        reference=_TRAINING_SET,
+        description=f"FID; falls with the number of images; {_INCEPTION}",
+    ),
+    "is_inception": Metric(
+        group="inception",
+        direction="higher",
+        private=False,
+        reference="none",
+        description=f"Inception score on ImageNet's classes, 10 splits; {_INCEPTION}",
+    ),
+    "kid_inception": Metric(
+        group="inception",
+        direction="lower",
+        private=True,
+        reference="real training set, at most 10,000 of it",
+        description=f"KID, unbiased, mean of 100 subsets of 1,000 (all where there are fewer); {_INCEPTION}",
+    ),
 }
 
 
-def reference_stage(samples: int, seed: int = 0) -> Stage:
-    """The stage that ``evaluate`` needs: real-data classifier, statistics, ceilings and floors at ``samples`` images."""
+def columns(groups: Collection[Group]) -> list[str]:
+    """The metric columns that these groups fill, in the order of ``METRICS``."""
+    return [name for name, metric in METRICS.items() if metric.group in groups]
+
+
+SMALLEST_SIDE = 18
+"""Fewest pixels a side that the prior work's convolutions leave anything of."""
+
+
+def check(groups: Collection[Group], height: int, width: int) -> None:
+    """Raise ``ValueError`` with one sentence where images of this size cannot be measured so."""
+    if "prior_work" in groups and min(height, width) < SMALLEST_SIDE:
+        raise ValueError(
+            f"metrics has `prior_work`, whose networks need images of at least {SMALLEST_SIDE} pixels a side; these have "
+            f"{height} x {width}: leave it out or set data.resolution"
+        )
+
+
+def reference_stage(
+    samples: int, metrics: Collection[Group] = DEFAULT_METRICS, inception: InceptionWeights | None = None, seed: int = 0
+) -> Stage:
+    """The stage that ``evaluate`` needs: real-data classifier, statistics, ceilings and floors at ``samples`` images.
+
+    ``inception`` are the weights, for the group of that name alone.
+    """
+    config = {
+        "samples": samples,
+        "metrics": [group for group in GROUPS if group in metrics],
+        "inception_sha256": inception.sha256 if inception else None,
+        "seed": seed,
+        "version": EVALUATION_VERSION,
+    }
     return Stage(
         name="reference",
-        config={"samples": samples, "seed": seed, "version": EVALUATION_VERSION},
+        config=config,
         compute="trainables.evaluation.reference:compute",
+        paths={"inception_path": inception.path} if inception else {},
     )
