@@ -7,7 +7,6 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-_TINY = 1e-12  # keeps the norm of a zero vector from dividing by zero; below the rounding of any other in float32
 _FIRST_ITERATIONS = 15  # power iterations on the initial weights, as many as torch's own spectral norm makes
 
 
@@ -63,7 +62,7 @@ class SpectralNorm(nn.Module):
     - u and v are buffers. There they are parameters that the training loop makes trainable, so that Adam moves them.
     - They start from 15 power iterations on the initial weight in place of none, so that evaluation mode is right at once.
     - It iterates in evaluation as well, so what it samples depends on what was sampled before.
-    - 1e-12 in place of 1e-10 is added to the norms that divide.
+    - 1e-10 is added there to the norms that divide; here a norm counts as 1e-12 at least.
     """
 
     u: torch.Tensor
@@ -155,16 +154,12 @@ class SNUpsampleConv2d(SpectralNorm):
 
 def _power_iteration(matrix: torch.Tensor, u: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Next u ``[..., out]`` and v ``[..., in]`` of the matrices ``[..., out, in]``."""
-    v = _unit(_apply(matrix.mT, u))
-    return _unit(_apply(matrix, v)), v
+    v = nn.functional.normalize(_apply(matrix.mT, u), dim=-1)
+    return nn.functional.normalize(_apply(matrix, v), dim=-1), v
 
 
 def _apply(matrix: torch.Tensor, vector: torch.Tensor) -> torch.Tensor:
     return (matrix @ vector.unsqueeze(-1)).squeeze(-1)
-
-
-def _unit(vector: torch.Tensor) -> torch.Tensor:
-    return vector / (vector.norm(dim=-1, keepdim=True) + _TINY)
 
 
 def _sub_pixel_taps() -> torch.Tensor:
