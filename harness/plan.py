@@ -16,7 +16,9 @@ from typing import Any
 from trainables import registry
 from trainables.base import DataInfo, Stage
 from trainables.data import sources
-from trainables.evaluation.metrics import EVALUATION_VERSION, reference_stage
+from trainables.evaluation import metrics, weights
+from trainables.evaluation.metrics import reference_stage
+from trainables.evaluation.weights import InceptionWeights
 from trainables.privacy import accounting
 from trainables.privacy.accounting import Accountant
 from trainables.privacy.mechanism import Phase, scale_noise
@@ -29,6 +31,7 @@ from .expand import TrialSpec
 from .folders import Folders, canonical_json
 from .ledger import AttemptRecord, TrialAccount, read_attempts, sweep_accounts
 from .lock import holder
+from .spec import DataSpec
 from .stages import stage_id
 
 # A checkpoint (and so a reservation) every twentieth of the steps, and one more such block in the noise: redoing one
@@ -45,6 +48,9 @@ class Data:
     size: int | None
     resolution: int | None
     channels: int | None
+    label: str | None
+    preparation: sources.Preparation | None
+    test_split: str | None
     lineage: str
     test_set: str
     public: bool
@@ -79,6 +85,10 @@ class PlannedTrial:
     problem: str | None
     stages: Mapping[str, str]
     """The method's stages: name -> folder."""
+    reference: Stage
+    """The stage that the evaluation needs; its settings, with the data, are the evaluation's identity."""
+    inception: InceptionWeights | None
+    """What the Inception metrics are computed with; None where the evaluation does not ask for them."""
     status: str
     action: str
     """train, evaluate, or why there is nothing to do: done, running (another command has it), failed (asks for
@@ -233,6 +243,7 @@ class _Planner:
         self._data: dict[str, Data] = {}
         self._mechanisms: dict[tuple[str, str, str, str], tuple[tuple[Phase, ...], tuple[Stage, ...]]] = {}
         self._accounts: dict[tuple[Any, ...], tuple[Account | None, str | None]] = {}
+        self._weights: dict[str | None, InceptionWeights] = {}
         self.notes: dict[str, None] = {}
 
     def plan(self, spec: TrialSpec, retry_failed: bool) -> PlannedTrial:
@@ -254,8 +265,9 @@ class _Planner:
             "data": data.fingerprint,
             "privacy": request,
         }
-        evaluation = {"samples": spec.evaluate.samples, "version": EVALUATION_VERSION, "data": data.fingerprint}
-        trial_id, evaluation_id = _hash({**identity, "seed": spec.seed}), _hash(evaluation)
+        inception = self._inception(spec, data)
+        reference = reference_stage(spec.evaluate.samples, spec.evaluate.metrics, inception)
+        trial_id, evaluation_id = _hash({**identity, "seed": spec.seed}), _hash({**reference.config, "data": data.fingerprint})
         if privacy.delta > 1 / data.info.size:
             fair = f"1/N = {1 / data.info.size:.2g}"
             self.notes[f"delta {privacy.delta:g} exceeds {fair}: it would allow a record to be published outright"] = None
@@ -277,6 +289,8 @@ class _Planner:
             account=account,
             problem=problem,
             stages={stage.name: stage_id(stage, data.fingerprint) for stage in stages},
+            reference=reference,
+            inception=inception,
             status=status,
             action=action,
             spent=spent,
@@ -285,21 +299,21 @@ class _Planner:
     def stages_of(self, trial: PlannedTrial) -> dict[str, Stage]:
         """Folder -> stage, of everything the trial needs: the method's stages and the evaluation's reference."""
         _, own = self._mechanism(trial.spec, trial.data)
-        needed = (*own, reference_stage(trial.spec.evaluate.samples))
+        needed = (*own, trial.reference)
         return {stage_id(stage, trial.data.fingerprint): stage for stage in needed}
 
     def _prepare_data(self, spec: TrialSpec) -> Data:
         settings = spec.data
         key = settings.model_dump_json()
         if key not in self._data:
+            arguments = sources.settings_of(settings.model_dump())
             # Absolute, since the workers of another machine start in another folder.
-            path = str(Path(settings.path).absolute()) if settings.path else None
-            arguments: dict[str, Any] = {"path": path, **settings.model_dump(include={"size", "resolution", "channels"})}
+            arguments["path"] = str(Path(settings.path).expanduser().absolute()) if settings.path else None
             try:
                 self._data[key] = Data(
                     source=settings.source,
                     **arguments,
-                    lineage=settings.lineage or settings.source,
+                    lineage=_lineage(settings),
                     test_set=settings.test_set,
                     public=settings.public,
                     info=sources.describe(settings.source, **arguments),
@@ -308,6 +322,19 @@ class _Planner:
             except sources.DataError as error:
                 raise InputError(spec.problem("data", str(error))) from None
         return self._data[key]
+
+    def _inception(self, spec: TrialSpec, data: Data) -> InceptionWeights | None:
+        """The weights that the evaluation needs. Raises ``InputError`` where it asks for what cannot be measured."""
+        settings = spec.evaluate
+        try:
+            metrics.check(settings.metrics, data.info.height, data.info.width)
+            if "inception" not in settings.metrics:
+                return None
+            if settings.inception_weights not in self._weights:
+                self._weights[settings.inception_weights] = weights.find(settings.inception_weights)
+            return self._weights[settings.inception_weights]
+        except ValueError as error:
+            raise InputError(spec.problem("evaluate", str(error))) from None
 
     def _mechanism(self, spec: TrialSpec, data: Data) -> tuple[tuple[Phase, ...], tuple[Stage, ...]]:
         key = (spec.method, spec.config_key, data.fingerprint, spec.privacy.neighbours)
@@ -361,6 +388,18 @@ class _Planner:
             ),
             None,
         )
+
+
+def _lineage(settings: DataSpec) -> str:
+    """The name that the ledger adds up under. Raises ``DataError`` where nobody has given one: a name made of the path would
+    let a copy of the same records start with nothing spent.
+    """
+    if settings.lineage is None and settings.source in sources.OWN_FILES:
+        raise sources.DataError(
+            "data.lineage is missing; your own images need a name in the privacy ledger, the same one wherever these records "
+            "or a part of them are used: write lineage: NAME"
+        )
+    return settings.lineage or settings.source
 
 
 def _hash(value: Any) -> str:

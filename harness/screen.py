@@ -302,9 +302,7 @@ def _real_column(plan: Plan) -> tuple[str, list[list[Any]]] | None:
     data = plan.trials[0].data
     if not data.public:
         return None
-    _, test = sources.load(
-        data.source, path=data.path, size=data.size, resolution=data.resolution, channels=data.channels
-    )
+    _, test = sources.load(data.source, **sources.settings_of(asdict(data)))
     pixels = test.images.transpose(0, 2, 3, 1)
     pixels = pixels[..., 0] if pixels.shape[-1] == 1 else pixels
     return "real (test set)", [list(pixels[test.labels == label][:4]) for label in range(test.classes)]

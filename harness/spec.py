@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from trainables.evaluation.metrics import MIN_SAMPLES
+from trainables.evaluation.metrics import DEFAULT_METRICS, MIN_SAMPLES, Group
 from trainables.privacy.mechanism import Neighbours
 
 from .document import Document, InputError, read_document
@@ -78,19 +78,30 @@ class DataSpec(_Section):
     """The private training set."""
 
     source: str = Field(examples=["fashion_mnist"])
-    """Which data set: ``digits``, ``fashion_mnist``, ``mnist``."""
+    """Which data set: ``digits``, ``fashion_mnist``, ``mnist``, ``cifar10``, ``celeba``, or your own files as an
+    ``image_folder``, ``npz`` or ``parquet``; these need ``path`` and ``lineage``."""
     size: int | None = Field(default=None, ge=1)
     """Use only this many training records, the first of a fixed public permutation. This number is declared, not secret."""
     resolution: int | None = Field(default=None, ge=1)
-    """Images are brought to this many pixels a side. Empty: as the source has them."""
+    """Images are brought to this many pixels a side (28, 32 or 64, never enlarged). Empty: as the source has them."""
     channels: Literal[1, 3] | None = None
-    """3: gray images as colour, repeated in all channels. Empty: as the source has them."""
+    """3: gray images as colour, repeated in all channels. 1: colour images as gray, by luminance. Empty: as the source has
+    them."""
     path: str | None = None
     """Where the source's files are, if not where it looks first. Relative to the folder the command runs in."""
+    label: str | None = None
+    """What the class is: a column of ``parquet`` files (empty: ``label``), an attribute of ``celeba`` (empty: ``Male``)."""
+    preparation: Literal["crop", "squeeze"] | None = None
+    """How images that are not square become so: ``crop`` (empty) cuts out the largest centred square, ``squeeze`` resizes the
+    whole image and distorts it."""
+    test_split: str | None = Field(default=None, examples=["valid"])
+    """The split that is the test set: ``celeba``'s ``test`` or ``valid``, the folder or file beside ``train`` of an
+    ``image_folder`` or ``parquet``. Empty: ``test``."""
     public: bool = False
     """The data are a public benchmark: reports may show real images and metrics that touch private records."""
     lineage: _Name | None = None
-    """Name of the data set in the privacy ledger; sources that share people share a lineage. Empty: the source's name."""
+    """Name of the data set in the privacy ledger, which adds up all that was ever released about it: subsets, edited copies
+    and whatever else shares people share a lineage. Your own files need one; empty: the source's name."""
     test_set: Literal["public", "private"] = "public"
     """Whether the test split may be looked at freely. Private: its metrics are marked as such and are not released."""
 
@@ -126,6 +137,13 @@ class EvaluateSpec(_Section):
     """Also take quick metrics into the history, at the first checkpoint after every so many steps. Empty: only at the end."""
     samples: int = Field(default=10_000, ge=MIN_SAMPLES)
     """Generated images that the metrics are computed on."""
+    metrics: Annotated[tuple[Group, ...], Field(min_length=1)] = Field(
+        default=DEFAULT_METRICS, examples=["[standard, prior_work]"]
+    )
+    """Groups of metrics. ``standard``: small classifiers and a distance on one of them, seconds. ``prior_work``: the CNN and
+    the MLP that published tables are made with, a minute. ``inception``: FID, IS and KID, wants a GPU and its weights."""
+    inception_weights: str | None = None
+    """The file ``weights-inception-2015-12-05-6726825d.pth``. Empty: where the environment's ``DPSWEEP_INCEPTION`` says."""
 
 
 class CheckpointSpec(_Section):

@@ -33,7 +33,7 @@ def load_data(data: Mapping[str, Any], folders: Folders) -> tuple[Dataset, Datas
     """(training split, test split) of a job's data, verified against the fingerprint of the plan. Raises ``ValueError``."""
     from trainables.data import sources
 
-    arguments = {key: data[key] for key in ("path", "size", "resolution", "channels")}
+    arguments = sources.settings_of(data)
     found = sources.fingerprint(data["source"], cache_file=folders.fingerprints, **arguments)
     if found != data["fingerprint"]:
         raise ValueError(f"the data here have fingerprint {found[:12]}, the plan was made for {data['fingerprint'][:12]}")

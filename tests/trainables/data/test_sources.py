@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 from trainables.data import sources
+from trainables.data.base import order
+from trainables.data.idx import FILES, SETS, IdxSet
 from trainables.data.sources import DataError, MissingData, describe, fingerprint, load
-
-FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
 
 
 def idx(array: np.ndarray) -> bytes:
@@ -49,15 +49,8 @@ def small_set(nowhere, monkeypatch):
         coins.integers(0, 256, (20, 28, 28), dtype=np.uint8),
         coins.integers(0, 10, 20, dtype=np.uint8),
     ]
-    facts = sources._Source(
-        train=60,
-        test=20,
-        classes=10,
-        torchvision="MNIST",
-        debian="mnist",
-        md5=tuple(hashlib.md5(idx(array)).hexdigest() for array in arrays),
-    )
-    monkeypatch.setitem(sources._SOURCES, "mnist", facts)
+    md5 = tuple(hashlib.md5(idx(array)).hexdigest() for array in arrays)
+    monkeypatch.setitem(SETS, "mnist", IdxSet(train=60, torchvision="MNIST", debian="mnist", md5=md5))
     folder = nowhere / "mine"
     folder.mkdir()
     for name, array in zip(FILES, arrays, strict=True):
@@ -86,9 +79,8 @@ def test_digits_interpolation_keeps_brightness_and_agrees_with_torch():
     small = load_digits().images * (255 / 16)
     expected = torch.nn.functional.interpolate(torch.from_numpy(small)[:, None], size=28, mode="bilinear").numpy()
     train, test = load("digits")
-    order = sources._order(1797)
-    found = np.concatenate([train.images[np.argsort(sources._order(1437))], test.images])
-    assert np.abs(found - expected[order]).max() <= 0.5 + 1e-9
+    found = np.concatenate([train.images[np.argsort(order(1437))], test.images])
+    assert np.abs(found - expected[order(1797)]).max() <= 0.5 + 1e-9
 
 
 def test_fashion_mnist_is_the_published_set(fashion_mnist):
@@ -181,7 +173,7 @@ def test_a_truncated_archive_is_named(small_set):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"source": "cifar"}, "'cifar'; expected digits, fashion_mnist or mnist"),
+        ({"source": "cifar"}, "'cifar'; expected digits, fashion_mnist, mnist, cifar10, "),
         ({"source": "digits", "size": 1438}, "1438; digits has 1437 training records: write 1 to 1437"),
         ({"source": "digits", "size": 0}, "write 1 to 1437"),
         ({"source": "digits", "resolution": 64}, "28 or 32"),
