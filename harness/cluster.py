@@ -59,6 +59,10 @@ class ClusterError(RuntimeError):
     """The machines cannot be had, or cannot do this sweep: one sentence with what to do."""
 
 
+class NoGPU(ClusterError):
+    """The sweep asks for GPUs and no machine has one."""
+
+
 @dataclass
 class Cluster:
     """A Ray that this process is connected to. Closing it ends a Ray of our own and only leaves another's."""

@@ -71,14 +71,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.json and not (arguments.dry_run or arguments.status):
         print("--json goes with --dry-run or --status", file=sys.stderr)
         return BAD_INPUT
-    from .cluster import ClusterError
+    from .cluster import ClusterError, NoGPU
     from .ledger import LedgerError
 
     try:
         _check_one_distribution()
         return _command(arguments)
     except (InputError, Locked, ClusterError, LedgerError) as error:
-        print(error, file=sys.stderr)
+        smaller = Path(arguments.file).with_stem(f"{Path(arguments.file).stem}_cpu")
+        instead = f"; or run {smaller}, which is made for processors" if isinstance(error, NoGPU) and smaller.exists() else ""
+        print(f"{error}{instead}", file=sys.stderr)
         return BAD_INPUT
     except OSError as error:
         print(f"{error.filename or arguments.results}: {error.strerror or error}", file=sys.stderr)
@@ -116,9 +118,7 @@ def _command(arguments: argparse.Namespace) -> int:
     return INFEASIBLE if any(trial.action == "infeasible" for trial in plan.trials) else OK
 
 
-def _run(
-    arguments: argparse.Namespace, sweep: Sweep, specs: Sequence[TrialSpec], folders: Folders, console: Console
-) -> int:
+def _run(arguments: argparse.Namespace, sweep: Sweep, specs: Sequence[TrialSpec], folders: Folders, console: Console) -> int:
     from . import screen
     from .cluster import connect
     from .launch import finish, new_launch, run_launch, stage_jobs, trial_jobs

@@ -30,7 +30,7 @@ from ray.tune.progress_reporter import TrialProgressCallback
 from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 
-from ..cluster import Cluster, ClusterError, environment
+from ..cluster import Cluster, ClusterError, NoGPU, environment
 from ..jobs import Event, Job
 from .inline import TARGET, load
 
@@ -64,8 +64,8 @@ class RayTuneExecutor:
     def run(self, jobs: Sequence[Job], plan: Path, on_event: Callable[[Event], None], stop_file: Path) -> None:
         """Run ``jobs``; the first ones start first.
 
-        Raises ``ImpossibleRequest`` before any job has started. Jobs that run when this is left by an exception, such as
-        a second Ctrl-C, are reported as lost.
+        Raises ``ImpossibleRequest`` or ``NoGPU`` before any job has started. Jobs that run when this is left by an
+        exception, such as a second Ctrl-C, are reported as lost.
         """
         if not jobs or stop_file.exists():
             return
@@ -107,7 +107,7 @@ class RayTuneExecutor:
         self._cluster.close()
 
     def _request(self, job: Job, nodes: Sequence[Mapping[str, float]]) -> dict[str, float]:
-        """What ``job`` takes from one machine, in Ray's words. Raises ``ImpossibleRequest``."""
+        """What ``job`` takes from one machine, in Ray's words. Raises ``ImpossibleRequest`` or ``NoGPU``."""
         request = {"CPU": job.cpu}
         if job.gpu:
             request["GPU"] = job.gpu
@@ -115,13 +115,23 @@ class RayTuneExecutor:
             # An assumption must not rule a job out: where no machine has that much, it gets a whole one.
             largest = max(node.get("memory", 0.0) for node in nodes)
             request["memory"] = job.memory if job.memory is not None else min(DEFAULT_MEMORY, largest)
-        if not any(all(node.get(name, 0.0) >= amount for name, amount in request.items()) for node in nodes):
+        if not _fits(request, nodes):
+            if _fits({**request, "GPU": 0.0}, nodes) and not any(node.get("GPU") for node in nodes):
+                raise NoGPU(
+                    f"the sweep asks for {job.gpu:g} GPU a trial and there is none here: join a Ray cluster that has some "
+                    "(--on auto, --on HOST:PORT), or set resources.gpu to 0"
+                )
             there = " and ".join(sorted({_words(node) for node in nodes}))
             advice = "lower resources: in the sweep file, or bring a larger machine"
             if "memory" in request and all(node.get("memory", 0.0) < request["memory"] for node in nodes):
                 advice = "that memory was measured on earlier runs; --max-concurrent 1 runs one at a time without counting it"
             raise ImpossibleRequest(f"{job.label} asks for {_words(request)} on one machine; there is {there}: {advice}")
         return request
+
+
+def _fits(request: Mapping[str, float], nodes: Sequence[Mapping[str, float]]) -> bool:
+    """Whether one machine has all of ``request``."""
+    return any(all(node.get(name, 0.0) >= amount for name, amount in request.items()) for node in nodes)
 
 
 def _words(resources: Mapping[str, float]) -> str:

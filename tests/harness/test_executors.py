@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import ray
 
 from harness.cluster import usable_cpus
 from harness.executors.inline import InlineExecutor, load
@@ -109,6 +110,7 @@ def test_a_killed_process_is_lost_and_the_others_go_on(ray_session: Any, tmp_pat
 
 
 def test_impossible_requests_are_refused_before_anything_runs(ray_session: Any, tmp_path: Path) -> None:
+    from harness.cluster import NoGPU
     from harness.executors.ray_tune import ImpossibleRequest
 
     tasks: Tasks = {"small": {"do": "count"}, "huge": {"do": "count"}}
@@ -119,6 +121,9 @@ def test_impossible_requests_are_refused_before_anything_runs(ray_session: Any, 
         executor.run([small, huge], plan, events.append, stop)
     with pytest.raises(ImpossibleRequest, match=r"memory 1000000.0 GB .*--max-concurrent 1"):
         executor.run(jobs_of({"huge": {}}, memory=10**15), plan, events.append, stop)
+    if not any(node["Resources"].get("GPU") for node in ray.nodes()):
+        with pytest.raises(NoGPU, match=r"asks for 0.5 GPU a trial and there is none here: .*resources.gpu to 0"):
+            executor.run(jobs_of({"huge": {}}, gpu=0.5), plan, events.append, stop)
     assert events == []
 
     # A number of jobs given by the user replaces the count of memory.

@@ -22,14 +22,13 @@ class Encoders(nn.Module):
     def __init__(
         self,
         shape: tuple[int, int, int],
-        classes: int,
         *,
         latent: int,
         channels: int,
         count: int,
         rngs: Sequence[torch.Generator] | None = None,
     ) -> None:
-        """``shape`` is (C, H, W); encoder s is drawn from ``rngs[s]`` (None: all will be loaded). No use of labels."""
+        """``shape`` is (C, H, W); encoder s is drawn from ``rngs[s]`` (None: all will be loaded)."""
         super().__init__()
         colours, height, width = shape
         self.conv1 = StackedConv2d(count, colours, channels, 3, stride=2, padding=1)
@@ -55,14 +54,13 @@ class Decoders(nn.Module):
     def __init__(
         self,
         shape: tuple[int, int, int],
-        classes: int,
         *,
         latent: int,
         channels: int,
         count: int,
         rngs: Sequence[torch.Generator] | None = None,
     ) -> None:
-        """``shape`` is (C, H, W); decoder s is drawn from ``rngs[s]`` (None: all will be loaded). No use of labels."""
+        """``shape`` is (C, H, W); decoder s is drawn from ``rngs[s]`` (None: all will be loaded)."""
         super().__init__()
         colours, height, width = shape
         self._shape, self._grid = shape, (2 * channels, -(-height // 4), -(-width // 4))

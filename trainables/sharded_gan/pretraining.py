@@ -27,9 +27,6 @@ from .generators import build
 from .method import CriticConfig
 from .states import save_states
 
-DECODER_WIDTH = 128
-"""Hidden units of the decoders that train the encoders and are dropped."""
-
 
 def critics(config: Mapping[str, Any], train: Dataset, test: Dataset, directory: Path, device: torch.device) -> None:
     """Stage: WGAN-GP on shards ``first`` to ``first + count``; keeps the critics and drops the shards' own generators."""
@@ -66,10 +63,9 @@ def encoders(config: Mapping[str, Any], train: Dataset, test: Dataset, directory
     seed, shards, batches = _shards(config, train, device)
     settings = config["encoder"]
     shape = train.info.shape
-    sizes = {"latent": settings["latent"], "count": len(shards)}
-    encoder_coins, decoder_coins = _coins(seed, "encoder", shards), _coins(seed, "decoder", shards)
-    network = Encoders(shape, train.classes, channels=settings["channels"], **sizes, rngs=encoder_coins).to(device)
-    partner = Decoders(shape, hidden=DECODER_WIDTH, **sizes, rngs=decoder_coins).to(device)
+    sizes = {"latent": settings["latent"], "channels": settings["channels"], "count": len(shards)}
+    network = Encoders(shape, **sizes, rngs=_coins(seed, "encoder", shards)).to(device)
+    partner = Decoders(shape, **sizes, rngs=_coins(seed, "decoder", shards)).to(device)
     optimizer = torch.optim.Adam([*network.parameters(), *partner.parameters()], lr=settings["learning_rate"])
     for step in range(settings["steps"]):
         coins = [torch_coins(seed, "encoder batch", step, shard) for shard in shards]

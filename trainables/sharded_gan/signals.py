@@ -176,10 +176,10 @@ class TrainedCritic:
         return self._generate(labels, "shared fakes", (step,)).reshape(classes, each, *self._info.shape)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"kept": self._kept}
+        return {"kept": copy.deepcopy(self._kept)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self._kept = dict(state["kept"])
+        self._kept = copy.deepcopy(dict(state["kept"]))
 
 
 class Reconstruction(_Stateless):
@@ -233,7 +233,7 @@ class Reconstruction(_Stateless):
         if count not in self._stacks:
             settings = self._config.encoder
             sizes = {"latent": settings.latent, "channels": settings.channels, "count": count}
-            self._stacks[count] = Encoders(self._info.shape, self._info.classes, **sizes, rngs=None).to(images.device)
+            self._stacks[count] = Encoders(self._info.shape, **sizes, rngs=None).to(images.device)
         encoders = self._stacks[count]
         encoders.load_state_dict(self._encoders.read(shards))
         return encoders(images)[0]

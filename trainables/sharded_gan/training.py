@@ -93,11 +93,13 @@ class Trainer:
             return torch.arange(classes, device=self._device).repeat_interleave(count // classes)
         return torch.randint(classes, (count,), generator=torch_coins(self._seed, "labels", step)).to(self._device)
 
-    @torch.no_grad()
     def _generate(self, labels: torch.Tensor, purpose: str, key: tuple[int, ...]) -> torch.Tensor:
-        """Images of the generator as it is, for critics; their coins move no other stream."""
-        rng = torch_coins(self._seed, purpose, *key)
-        return self._network.generator(self._network.generator.draw_z(len(labels), rng), labels, rng)
+        """Images of the generator as it is, for critics; their coins move no other stream.
+
+        In evaluation mode: the vectors of a spectral norm would move with every call, and the fakes of a shard would tell how
+        many shards were asked before it.
+        """
+        return self._network.generator.sample(labels, torch_coins(self._seed, purpose, *key))
 
     def sample(self, labels: torch.Tensor, rng: torch.Generator) -> torch.Tensor:
         """Images ``[n, C, H, W]`` of the averaged generator."""

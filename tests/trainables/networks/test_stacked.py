@@ -16,11 +16,11 @@ def rngs_of(name, shards):
 
 
 def encoders_of(shards, shape=GRAY):
-    return Encoders(shape, 10, latent=3, channels=4, count=len(shards), rngs=rngs_of("encoder", shards))
+    return Encoders(shape, latent=3, channels=4, count=len(shards), rngs=rngs_of("encoder", shards))
 
 
 def decoders_of(shards, shape=GRAY):
-    return Decoders(shape, 10, latent=3, channels=4, count=len(shards), rngs=rngs_of("decoder", shards))
+    return Decoders(shape, latent=3, channels=4, count=len(shards), rngs=rngs_of("decoder", shards))
 
 
 def generators_of(shards, shape=GRAY):
