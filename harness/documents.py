@@ -9,7 +9,6 @@ from dataclasses import asdict
 from typing import Any
 
 from trainables.base import Stage
-from trainables.evaluation.metrics import reference_stage
 from trainables.privacy import accounting
 from trainables.privacy.mechanism import Phase, to_dict
 
@@ -92,7 +91,10 @@ def job_document(plan: Plan, trial: PlannedTrial, provenance: Mapping[str, Any])
             "id": trial.evaluation_id,
             "samples": spec.evaluate.samples,
             "every": spec.evaluate.every,
-            "stage": stage_id(reference_stage(spec.evaluate.samples), trial.data.fingerprint),
+            "metrics": list(trial.reference.config["metrics"]),
+            "version": trial.reference.config["version"],
+            "inception": asdict(trial.inception) if trial.inception else None,
+            "stage": stage_id(trial.reference, trial.data.fingerprint),
         },
         "checkpoint_every": trial.checkpoint_every,
         "keep_samples": spec.keep_samples,

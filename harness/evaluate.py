@@ -35,12 +35,22 @@ def evaluate_kept(
 ) -> dict[str, Any]:
     """Metric columns of the trials table for a sampler, under the job's evaluation settings."""
     from trainables.evaluation import evaluate
+    from trainables.evaluation.weights import InceptionWeights
 
     settings, directory = job["evaluation"], folders.stages / job["evaluation"]["stage"]
+    weights = InceptionWeights(**settings["inception"]) if settings["inception"] else None
     began = time.perf_counter()
     info = DataInfo(**job["data"]["info"])
     metrics = evaluate.evaluate(
-        sampler, info=info, reference=directory, test=test, samples=settings["samples"], seed=job["seed"], device=device
+        sampler,
+        info=info,
+        reference=directory,
+        test=test,
+        samples=settings["samples"],
+        seed=job["seed"],
+        device=device,
+        metrics=settings["metrics"],
+        weights=weights,
     )
     reference = json.loads((directory / "reference.json").read_text())
     return {
@@ -49,6 +59,13 @@ def evaluate_kept(
         "real": json.dumps({"samples": reference["samples"], **reference["real"]}),
         "evaluation_id": settings["id"],
         "evaluation_samples": settings["samples"],
+        "evaluation": json.dumps(
+            {
+                "metrics": settings["metrics"],
+                "version": settings["version"],
+                "inception_sha256": weights.sha256 if weights else None,
+            }
+        ),
         "evaluate_seconds": time.perf_counter() - began,
     }
 

@@ -33,17 +33,10 @@ from .ledger import LedgerError, read_attempts
 if TYPE_CHECKING:
     import pandas as pd
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+"""2: columns ``evaluation`` and ``gen2real_mlp_sklearn``; parts of 1 are read with nulls in them."""
 
 _TEXT, _INT, _FLOAT, _TIME = pa.string(), pa.int64(), pa.float64(), pa.timestamp("us", tz="UTC")
-# Columns that the published tables have. They are here from the first day, null, so that results made before and after
-# their metrics are measured have one schema.
-_UNMEASURED = {
-    "gen2real_lenet": "accuracy on real test images of the prior work's LeNet trained on the generated images",
-    "fid_inception": "FID with the 2015 Inception weights",
-    "is_inception": "inception score with the 2015 Inception weights",
-    "kid_inception": "KID with the 2015 Inception weights",
-}
 _METRIC_COLUMNS = [
     pa.field(
         name,
@@ -62,7 +55,7 @@ _METRIC_COLUMNS = [
 # For the data owner only: computed from private data without noise, or saying something of them or of the machine.
 _PRIVATE = {
     *("data_fingerprint", "trial_id", "cell_id", "evaluation_id", "real", "message", "host", "pid", "started", "ended"),
-    *("train_seconds", "evaluate_seconds", "peak_memory_mb", "fid_inception", "kid_inception"),
+    *("train_seconds", "evaluate_seconds", "peak_memory_mb"),
 }
 
 
@@ -119,8 +112,8 @@ TRIALS = _schema(
         ("releases", _INT, "releases drawn in all attempts"),
         ("evaluation_id", _TEXT, "hash of the evaluation's settings and version"),
         ("evaluation_samples", _INT, "generated images behind the metrics (n)"),
+        ("evaluation", _TEXT, "JSON: groups of metrics, version of the evaluation, SHA-256 of the Inception weights"),
         *_METRIC_COLUMNS,
-        *((name, _FLOAT, description) for name, description in _UNMEASURED.items()),
         ("per_class", _TEXT, "JSON: gen2real accuracy a class"),
         ("real", _TEXT, "JSON: the same metrics of n real training images: ceilings and floors (private)"),
         ("train_seconds", _FLOAT, "training, all attempts that lived to say it (owner only)"),
@@ -173,9 +166,14 @@ SCHEMAS = {"trials": TRIALS, "history": HISTORY, "samples": SAMPLES, "attempts":
 
 @dataclass(frozen=True)
 class Results:
-    """A sweep's tables as pandas frames. ``trials`` has a column ``config.<name>`` a setting and ``axis.<name>`` an axis."""
+    """A sweep's tables as pandas frames. ``trials`` has a column ``config.<name>`` a setting and ``axis.<name>`` an axis.
+
+    ``real`` is what the trials' metrics are of real images in place of generated ones, a row a data set and evaluation:
+    ``REAL_KEYS`` as in ``trials``, ``n`` and the metric columns. All of it is private.
+    """
 
     trials: pd.DataFrame
+    real: pd.DataFrame
     history: pd.DataFrame
     samples: pd.DataFrame
     attempts: pd.DataFrame
@@ -258,6 +256,20 @@ def compact_attempts(folders: Folders) -> None:
     write_part(folders, "attempts", "attempts", rows)
 
 
+REAL_KEYS = ("data_source", "data_fingerprint", "data_size", "data_shape", "evaluation_id", "evaluation_samples")
+
+
+def real_rows(trials: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """A row a data set and evaluation, of rows of the trials table: ``REAL_KEYS``, ``n`` real images, metrics or None."""
+    rows: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for trial in trials:
+        if isinstance(trial["real"], str):  # of a trial that was evaluated
+            found = json.loads(trial["real"])
+            keys = {key: trial[key] for key in REAL_KEYS}
+            rows[tuple(keys.values())] = {**keys, "n": found["samples"], **{name: found.get(name) for name in METRICS}}
+    return list(rows.values())
+
+
 def read(results: str | Path) -> Results:
     """Read ``ROOT/NAME`` whole. Raises ``FileNotFoundError`` with a sentence where there is no sweep.
 
@@ -270,8 +282,12 @@ def read(results: str | Path) -> Results:
     parts = committed_parts(folders)
     attempts = folders.attempts / "attempts.parquet"
     trials = read_table("trials", parts["trials"]).to_pandas()
+    import pandas as pd
+
+    real = pd.DataFrame(real_rows(trials.to_dict("records")), columns=[*REAL_KEYS, "n", *METRICS])
     return Results(
         trials=_widen(_widen(trials, "config", "config"), "axes", "axis"),
+        real=real.astype(dict.fromkeys(METRICS, float)),
         history=read_table("history", parts["history"]).to_pandas(),
         samples=read_table("samples", parts["samples"]).to_pandas(),
         attempts=read_table("attempts", [attempts] if attempts.exists() else []).to_pandas(),
@@ -280,17 +296,20 @@ def read(results: str | Path) -> Results:
 
 def read_table(table: str, paths: Sequence[Path]) -> pa.Table:
     """The given parts of a table as one; no parts give an empty table. Refuses parts of a newer schema than this one."""
-    pieces = []
+    schema, pieces = SCHEMAS[table], []
     for path in paths:
         try:
             piece = pq.read_table(path)
         except (OSError, pa.ArrowInvalid) as error:
             raise LedgerError(f"{path} cannot be read ({error}); bring it back from a copy") from error
         version = int((piece.schema.metadata or {}).get(b"dpsweep.schema", b"0"))
-        if version != SCHEMA_VERSION:
-            raise LedgerError(f"{path} has schema {version}; this dpsweep reads schema {SCHEMA_VERSION}")
-        pieces.append(piece)
-    return pa.concat_tables(pieces) if pieces else SCHEMAS[table].empty_table()
+        if not 1 <= version <= SCHEMA_VERSION:
+            raise LedgerError(f"{path} has schema {version}; this dpsweep reads schemas 1 to {SCHEMA_VERSION}")
+        columns = [
+            piece[field.name] if field.name in piece.column_names else pa.nulls(len(piece), field.type) for field in schema
+        ]
+        pieces.append(pa.Table.from_arrays(columns, schema=schema))
+    return pa.concat_tables(pieces) if pieces else schema.empty_table()
 
 
 def _widen(frame: pd.DataFrame, column: str, prefix: str) -> pd.DataFrame:

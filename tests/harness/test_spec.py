@@ -90,10 +90,11 @@ ROOT = (
         ("epsilon: 3", f"a.yaml:5:1: unknown key `epsilon`; did you mean `privacy.epsilon`? ({ROOT})"),
         ("every: 3", f"a.yaml:5:1: unknown key `every`; did you mean `evaluate.every` or `checkpoint.every`? ({ROOT})"),
         ("evaluate: {smaples: 3}",
-         "a.yaml:5:12: unknown key `smaples` in evaluate; did you mean `samples`? (evaluate takes: every, samples)"),
+         "a.yaml:5:12: unknown key `smaples` in evaluate; did you mean `samples`? "
+         "(evaluate takes: every, inception_weights, metrics, samples)"),
         ("evaluate: {samples:3}",
          "a.yaml:5:12: unknown key `samples:3` in evaluate; write a space after the colon: `samples: 3` "
-         "(evaluate takes: every, samples)"),
+         "(evaluate takes: every, inception_weights, metrics, samples)"),
         ("evaluate: {samples: many}", 'a.yaml:5:21: `evaluate.samples` is the text "many"; expected a whole number'),
         ("evaluate: {samples: 1.5}", "a.yaml:5:21: `evaluate.samples` is 1.5; expected a whole number"),
         ("evaluate: {samples: 0}", "a.yaml:5:21: `evaluate.samples` is 0; expected a number of at least 10"),

@@ -6,6 +6,8 @@ in advance (they say nothing of the private class counts); z comes from coins ke
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Collection
 from pathlib import Path
 
 import torch
@@ -13,39 +15,59 @@ import torch
 from trainables.base import DataInfo, Dataset, Sampler
 from trainables.coins import torch_coins
 
+from . import inception
 from . import reference as reference_stage
 from .features import extract
 from .fidelity import frechet_distance, inception_score, statistics
-from .metrics import MIN_SAMPLES
-from .utility import KINDS, Kind, accuracy, predict, train_classifier
+from .gen2real import KINDS, gen2real
+from .metrics import DEFAULT_METRICS, MIN_SAMPLES, Group
+from .utility import accuracy
+from .weights import InceptionWeights
 
 SAMPLING_BATCH = 500
 QUICK_SAMPLES = 2000
 
 
 def evaluate(
-    sampler: Sampler, *, info: DataInfo, reference: Path, test: Dataset, samples: int, seed: int, device: torch.device
+    sampler: Sampler,
+    *,
+    info: DataInfo,
+    reference: Path,
+    test: Dataset,
+    samples: int,
+    seed: int,
+    device: torch.device,
+    metrics: Collection[Group] = DEFAULT_METRICS,
+    weights: InceptionWeights | None = None,
 ) -> dict[str, float]:
-    """Every metric of ``metrics.METRICS`` for ``samples`` generated images, and ``gen2real_cnn_class_<k>`` for every class.
+    """The columns of these groups of ``metrics.METRICS`` for ``samples`` generated images, and with the standard ones
+    ``gen2real_cnn_class_<k>`` for every class.
 
-    ``info`` describes the private training set, ``reference`` is the folder that ``reference.compute`` filled, ``test`` is
-    the real test set. Raises ``ValueError`` where ``samples`` is below ``metrics.MIN_SAMPLES`` and where the sampler returns
-    another shape or values that are not finite.
+    ``info`` describes the private training set, ``reference`` is the folder that ``reference.compute`` filled for the same
+    groups, ``test`` is the real test set; ``weights`` go with the group ``inception``. Raises ``ValueError`` where
+    ``samples`` is below ``metrics.MIN_SAMPLES``, where the sampler returns another shape or values that are not finite, and
+    where the weights are not those that ``weights`` says.
     """
     if samples < MIN_SAMPLES:
         raise ValueError(f"evaluate.samples is {samples}; expected at least {MIN_SAMPLES}")
+    if "inception" in metrics and weights is None:
+        raise ValueError("metrics has `inception`, which needs weights")
     images, labels = generate(sampler, info=info, samples=samples, seed=seed)
-    metrics: dict[str, float] = {}
-    for kind in KINDS:
-        metrics[f"gen2real_{kind}"], by_class = _gen2real(kind, images, labels, test, seed, device)
+    found: dict[str, float] = {}
+    for kind in itertools.chain.from_iterable(KINDS[group] for group in metrics):
+        found[f"gen2real_{kind}"], by_class = gen2real(kind, images, labels, test, seed=seed, device=device)
         if kind == "cnn":
-            metrics |= {f"gen2real_cnn_class_{k}": value for k, value in enumerate(by_class)}
-    real = reference_stage.load(reference, device)
-    features, logits = extract(real.classifier, images, device)
-    metrics["real2gen_cnn"], _ = accuracy(logits.argmax(dim=1), labels, info.classes)
-    metrics["fd_dataset_classifier"] = frechet_distance(statistics(features), real.statistics)
-    metrics["is_dataset_classifier"] = inception_score(logits)
-    return metrics
+            found |= {f"gen2real_cnn_class_{k}": value for k, value in enumerate(by_class)}
+    if "standard" in metrics:
+        real = reference_stage.load(reference, device)
+        features, logits = extract(real.classifier, images, device)
+        found["real2gen_cnn"], _ = accuracy(logits.argmax(dim=1), labels, info.classes)
+        found["fd_dataset_classifier"] = frechet_distance(statistics(features), real.statistics)
+        found["is_dataset_classifier"] = inception_score(logits)
+    if weights is not None and "inception" in metrics:
+        network = inception.load_network(weights, device)
+        found |= inception.measure(network, images, inception.load_reference(reference), device)
+    return found
 
 
 def quick(
@@ -59,7 +81,7 @@ def quick(
     real = reference_stage.load(reference, device)
     features, _ = extract(real.classifier, images, device)
     return {
-        "gen2real_logreg": _gen2real("logreg", images, labels, test, seed, device)[0],
+        "gen2real_logreg": gen2real("logreg", images, labels, test, seed=seed, device=device)[0],
         "fd_dataset_classifier": frechet_distance(statistics(features), real.statistics),
     }
 
@@ -81,10 +103,3 @@ def generate(sampler: Sampler, *, info: DataInfo, samples: int, seed: int) -> tu
         start = number * SAMPLING_BATCH
         images[start : start + len(batch)] = (found * 255).round().clamp(0, 255).to(torch.uint8)
     return images, labels
-
-
-def _gen2real(
-    kind: Kind, images: torch.Tensor, labels: torch.Tensor, test: Dataset, seed: int, device: torch.device
-) -> tuple[float, list[float]]:
-    network = train_classifier(kind, images, labels, test.classes, seed=seed, device=device)
-    return accuracy(predict(network, torch.from_numpy(test.images), device), torch.from_numpy(test.labels), test.classes)

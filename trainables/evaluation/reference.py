@@ -6,6 +6,7 @@ stay with the data owner.
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,11 +18,16 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from trainables.base import Dataset
+from trainables.coins import torch_coins
 from trainables.networks.classifier import CNN
 
+from . import inception
 from .features import extract
 from .fidelity import Statistics, frechet_distance, inception_score, statistics
-from .utility import KINDS, accuracy, predict, train_classifier
+from .gen2real import KINDS, gen2real
+from .metrics import columns
+from .utility import accuracy, train_classifier
+from .weights import InceptionWeights
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,19 +39,23 @@ class Reference:
     statistics: Statistics
     """Of its features on the real test set."""
     summary: Mapping[str, Any]
-    """``reference.json``: ``real`` has the value of every metric when the generated set is real."""
+    """``reference.json``: ``real`` has the value of every metric that was asked for when the generated set is real."""
 
 
 def compute(config: Mapping[str, Any], train: Dataset, test: Dataset, directory: Path, device: torch.device) -> None:
     """Write ``classifier.safetensors``, ``statistics.safetensors`` and ``reference.json`` into ``directory``.
 
-    ``config`` has ``samples``, the number of images an evaluation will generate, and ``seed``. In ``reference.json``
-    ``real`` holds each metric's value for real images in place of generated ones, ``samples`` training images (all, if
-    there are fewer): ceilings of gen2real, the Frechet distance's floor, the score's ceiling. For real2gen it is the
-    classifier's accuracy on the test set, since it knows the training images.
+    ``config`` is that of ``metrics.reference_stage``, with ``inception_path`` where Inception metrics are asked for; then
+    ``inception.safetensors`` is written too. In ``reference.json`` ``real`` holds each metric's value for real images in
+    place of generated ones, ``samples`` training images (all, if there are fewer): ceilings of gen2real, the Frechet
+    distance's floor, the score's ceiling. The training images are no fair stand-in where they are the reference themselves:
+    real2gen is the classifier's accuracy on the test set, and FID and KID are those of as many test images, or of all.
     """
     seed, samples = config["seed"], min(config["samples"], len(train.labels))
-    images, labels = torch.from_numpy(train.images), torch.from_numpy(train.labels)
+    weights = _weights(config)
+    network = inception.load_network(weights, device) if weights else None  # first: other weights end the job at once
+    order = torch.randperm(len(train.labels), generator=torch_coins(seed, "real images"))
+    images, labels = torch.from_numpy(train.images)[order], torch.from_numpy(train.labels)[order]
     test_images, test_labels = torch.from_numpy(test.images), torch.from_numpy(test.labels)
 
     classifier = cast(CNN, train_classifier("cnn", images, labels, train.classes, seed=seed, device=device))
@@ -59,9 +69,14 @@ def compute(config: Mapping[str, Any], train: Dataset, test: Dataset, directory:
         "fd_dataset_classifier": frechet_distance(statistics(real_features), test_statistics),
         "is_dataset_classifier": inception_score(real_logits),
     }
-    for kind in KINDS:
-        network = train_classifier(kind, images[:samples], labels[:samples], train.classes, seed=seed, device=device)
-        real[f"gen2real_{kind}"], _ = accuracy(predict(network, test_images, device), test_labels, test.classes)
+    for kind in itertools.chain.from_iterable(KINDS[group] for group in config["metrics"]):
+        real[f"gen2real_{kind}"], _ = gen2real(kind, images[:samples], labels[:samples], test, seed=seed, device=device)
+    if network is not None:
+        logits = inception.compute_reference(network, images, directory, device, scored=samples)
+        chosen = torch.randperm(len(test_labels), generator=torch_coins(seed, "real test images"))[:samples]
+        features, _ = inception.extract(network, test_images[chosen], device)
+        real |= inception.distances(features, inception.load_reference(directory))
+        real["is_inception"] = inception_score(logits)
 
     save_file(
         {name: value.cpu().contiguous() for name, value in classifier.state_dict().items()},
@@ -74,9 +89,15 @@ def compute(config: Mapping[str, Any], train: Dataset, test: Dataset, directory:
         "shape": list(train.info.shape),
         "classes": train.classes,
         "test_accuracy": test_accuracy,
-        "real": real,
+        "real": {name: real[name] for name in columns(config["metrics"])},
     }
     (directory / "reference.json").write_text(json.dumps(summary, indent=1))
+
+
+def _weights(config: Mapping[str, Any]) -> InceptionWeights | None:
+    if "inception" not in config["metrics"]:
+        return None
+    return InceptionWeights(path=config["inception_path"], sha256=config["inception_sha256"])
 
 
 def load(directory: Path, device: torch.device | str = "cpu") -> Reference:

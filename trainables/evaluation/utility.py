@@ -1,4 +1,4 @@
-"""Training classifiers on one set of images and testing them on another: the gen2real metrics and the real-data classifier.
+"""Training classifiers: those of the standard gen2real metrics, and the one that knows the real data.
 
 The recipe is fixed: Adam with a one-cycle rate, random shifts by one pixel for the CNN, the last step's weights (never the
 best on any test set). It was chosen on held-out real training images, for classifiers trained on real and on generated
@@ -18,7 +18,6 @@ from trainables.coins import torch_coins
 from trainables.networks.classifier import CNN, MLP, LogisticRegression
 
 Kind = Literal["cnn", "mlp", "logreg"]
-KINDS: tuple[Kind, ...] = ("cnn", "mlp", "logreg")
 
 PREDICTION_BATCH = 500
 

@@ -1,0 +1,96 @@
+"""FID, Inception score and KID on the Inception network of 2015-12-05, by torch-fidelity's network and formulas.
+
+The choices that published numbers differ in: images are uint8 (generated ones are rounded), gray ones are repeated in three
+channels, the network resizes to 299 pixels as TensorFlow 1 did; the FID's reference is the whole training set.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+from torch_fidelity.metric_kid import KEY_METRIC_KID_MEAN, kid_features_to_metric
+
+from . import weights as weights_file
+from .fidelity import Statistics, frechet_distance, inception_score, statistics
+from .weights import InceptionWeights
+
+BATCH = 50
+CHUNK = 1000
+KID_REFERENCE = 10_000
+"""Most training images that KID compares with: it is unbiased, and their features are 80 MB."""
+KID_SUBSET = 1000
+
+Reference = tuple[Statistics, torch.Tensor]
+"""(statistics of the features of the whole training set, features float32 ``[n, 2048]`` of some of it)."""
+
+
+def load_network(weights: InceptionWeights, device: torch.device) -> nn.Module:
+    """torch-fidelity's network: uint8 ``[n, 3, H, W]`` -> (features ``[n, 2048]``, logits without bias ``[n, 1008]``).
+
+    Raises ``ValueError`` where the file is not the one that the plan saw.
+    """
+    from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+
+    if weights_file.sha256(Path(weights.path)) != weights.sha256:
+        raise ValueError(f"{weights.path} has changed since the plan was made: its SHA-256 was {weights.sha256[:12]}")
+    with torch.random.fork_rng(devices=[]):  # it draws initial weights before it reads the file
+        network = FeatureExtractorInceptionV3(
+            "inception-v3-compat", ["2048", "logits_unbiased"], feature_extractor_weights_path=weights.path
+        )
+    return network.to(device)
+
+
+@torch.no_grad()
+def extract(network: nn.Module, images: torch.Tensor, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """(features ``[N, 2048]``, logits ``[N, 1008]``), float32 on the CPU, of uint8 ``images [N, C, H, W]``, C of 1 or 3."""
+    found = [network(batch.to(device).expand(-1, 3, -1, -1)) for batch in images.split(BATCH)]
+    return torch.cat([features.cpu() for features, _ in found]), torch.cat([logits.cpu() for _, logits in found])
+
+
+def compute_reference(
+    network: nn.Module, train: torch.Tensor, directory: Path, device: torch.device, *, scored: int
+) -> torch.Tensor:
+    """Write ``inception.safetensors`` into ``directory``: what ``load_reference`` returns, of ``train`` in a mixed order.
+
+    Returns the logits of its first ``scored`` images. They go through in chunks: memory does not grow with their number.
+    """
+    count, total, squares, kept, logits = 0, 0.0, 0.0, [], []
+    for chunk in train.split(CHUNK):
+        features, of_chunk = extract(network, chunk, device)
+        if count < KID_REFERENCE:
+            kept.append(features[: KID_REFERENCE - count])
+        if count < scored:
+            logits.append(of_chunk[: scored - count])
+        exact = features.double().numpy()
+        count, total, squares = count + len(exact), total + exact.sum(axis=0), squares + exact.T @ exact
+    mean = total / count
+    sigma = (squares - count * np.outer(mean, mean)) / (count - 1)
+    saved = {"mu": torch.from_numpy(mean), "sigma": torch.from_numpy(sigma), "features": torch.cat(kept)}
+    save_file(saved, directory / "inception.safetensors")
+    return torch.cat(logits)
+
+
+def load_reference(directory: Path) -> Reference:
+    """Read what ``compute_reference`` wrote."""
+    saved = load_file(directory / "inception.safetensors")
+    return {name: saved[name].numpy() for name in ("mu", "sigma")}, saved["features"]
+
+
+def measure(network: nn.Module, images: torch.Tensor, reference: Reference, device: torch.device) -> dict[str, float]:
+    """The three metrics of uint8 ``images [N, C, H, W]``, N at least ``metrics.MIN_SAMPLES``."""
+    features, logits = extract(network, images, device)
+    return {**distances(features, reference), "is_inception": inception_score(logits)}
+
+
+def distances(features: torch.Tensor, reference: Reference) -> dict[str, float]:
+    """FID and KID of float32 ``features [N, 2048]``."""
+    of_training_set, some = reference
+    kid = kid_features_to_metric(features, some, kid_subset_size=min(KID_SUBSET, len(features), len(some)), verbose=False)
+    return {
+        "fid_inception": frechet_distance(statistics(features.double()), of_training_set),
+        "kid_inception": kid[KEY_METRIC_KID_MEAN],
+    }
