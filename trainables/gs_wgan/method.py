@@ -2,7 +2,8 @@
 
 The sharded engine with one signal, a WGAN-GP critic a shard. Deviations from the published code, all of them for a true
 epsilon: a critic is a clone of its pretrained state at every draw and is discarded (there it is kept, with Adam's moments and
-the loader's position), secret draws and noise have entropy of their own, spectral norm's vectors are no parameters.
+the loader's position), secret draws and noise have entropy of their own, spectral norm's vectors are no parameters and stand
+still while images are made for critics.
 """
 
 from __future__ import annotations
