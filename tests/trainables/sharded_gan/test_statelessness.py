@@ -1,0 +1,41 @@
+"""What an answer may depend on: (shard, step, released history, public coins), whatever was drawn before or beside it."""
+
+import pytest
+import torch
+
+from tests.trainables.sharded_gan.runs import PUBLISHED_NETWORKS, SIGNALS, Forced, compute_stages, random_data, settings, start
+
+# The last draw is what is compared. Both histories draw as many shards, since that number is public.
+FIRST = [[0, 1], [2, 3], [2, 4]]
+OTHER = [[3, 4], [1, 4], [2, 4]]
+BESIDE = [[0, 1], [2, 3], [4, 5]]
+
+
+def answers_at_last(config, data, stages, draws):
+    """What the shards of the last draw answered, by shard."""
+    run = start(config, data, stages, sanitizer=Forced, draws=draws)
+    run.advance(0, len(draws))
+    return dict(zip(draws[-1], run.sanitizer.answers[-1], strict=True))
+
+
+@pytest.mark.parametrize("networks", [{}, PUBLISHED_NETWORKS], ids=["small", "resnet"])
+@pytest.mark.parametrize("signal", SIGNALS)
+def test_an_answer_does_not_depend_on_what_was_drawn_before_or_beside_it(tmp_path, signal, networks):
+    config = settings(SIGNALS[signal], networks)
+    data = random_data(shape=(1, 28, 28) if networks else (1, 8, 8))
+    stages = compute_stages("gs_wgan", config, data, tmp_path)
+    first, other, beside = (answers_at_last(config, data, stages, draws) for draws in (FIRST, OTHER, BESIDE))
+    assert torch.equal(first[2], other[2])
+    assert torch.equal(first[4], other[4])
+    assert torch.equal(first[4], beside[4]), "shard 4 answers second in one step and first in the other"
+    assert not torch.equal(first[2], first[4])
+
+
+@pytest.mark.parametrize("schedule", ["persistent", "round_robin"])
+def test_the_same_comparison_sees_models_that_keep_what_they_learnt(tmp_path, schedule):
+    config = settings({"schedule": schedule})
+    data = random_data()
+    stages = compute_stages("gs_wgan", config, data, tmp_path)
+    first, other = (answers_at_last(config, data, stages, draws) for draws in (FIRST, OTHER))
+    assert not torch.equal(first[2], other[2])  # drawn in step 1 of the one history alone
+    assert not torch.equal(first[4], other[4])
