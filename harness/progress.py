@@ -35,6 +35,21 @@ _STYLES = {
 }
 _BAD = ("failed", "oom", "lost")
 
+METRIC_HEADINGS = {
+    "gen2real_cnn": "gen2real\ncnn",
+    "gen2real_mlp": "gen2real\nmlp",
+    "gen2real_logreg": "gen2real\nlogreg",
+    "gen2real_lenet": "gen2real\nlenet",
+    "gen2real_mlp_sklearn": "gen2real\nsklearn",
+    "real2gen_cnn": "real2gen\ncnn",
+    "fd_dataset_classifier": "fd dataset\nclassifier",
+    "is_dataset_classifier": "is dataset\nclassifier",
+    "fid_inception": "fid",
+    "is_inception": "is",
+    "kid_inception": "kid",
+}
+"""Metric columns as tables on a screen call them; one that no row has is left out."""
+
 
 @contextlib.contextmanager
 def stop_on_signals(stop_file: Path, say: Callable[[str], None] | None = None) -> Iterator[None]:
@@ -251,11 +266,7 @@ def summary(rows: Sequence[Mapping[str, Any]], console: Console | None = None) -
         "status": "status",
         "epsilon": "epsilon",
         "proof": "proof",
-        "gen2real_cnn": "gen2real\ncnn",
-        "gen2real_mlp": "gen2real\nmlp",
-        "gen2real_logreg": "gen2real\nlogreg",
-        "real2gen_cnn": "real2gen\ncnn",
-        "fd_dataset_classifier": "fd dataset\nclassifier",
+        **METRIC_HEADINGS,
         "seconds": "time",
     }
     table = Table(box=None, pad_edge=False)
@@ -278,7 +289,7 @@ def summary(rows: Sequence[Mapping[str, Any]], console: Console | None = None) -
             elif name == "seconds":
                 cells.append(Text(_duration(value)))
             elif isinstance(value, float):
-                cells.append(Text(f"{value:.4g}" if name in ("epsilon", "fd_dataset_classifier") else f"{value:.3f}"))
+                cells.append(Text(f"{value:.4g}" if name == "epsilon" else metric_text(name, value)))
             else:
                 cells.append(Text(str(value), style=_STYLES.get(value, "") if name == "status" else ""))
         table.add_row(*cells)
@@ -286,6 +297,16 @@ def summary(rows: Sequence[Mapping[str, Any]], console: Console | None = None) -
         natural = Measurement.get(console, console.options.update(width=10_000), table).maximum
         console = Console(file=console.file, width=natural, color_system=None)
     console.print(table)
+
+
+def metric_text(name: str, value: float) -> str:
+    """A metric's value as tables show it.
+
+    >>> metric_text("gen2real_cnn", 0.80712), metric_text("fid_inception", 54.321), metric_text("is_inception", 2.3456)
+    ('0.807', '54.32', '2.35')
+    """
+    kind = name.partition("_")[0]
+    return f"{value:.2f}" if kind == "is" else f"{value:.4g}" if kind in ("fd", "fid", "kid") else f"{value:.3f}"
 
 
 def _status(state: _State) -> str:

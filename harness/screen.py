@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import io
-import json
 import subprocess
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from trainables.evaluation.metrics import METRICS
 
 from .composition import Composition, compose
 from .documents import finite, plan_document
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from .spec import Sweep
 
 MOST_ROWS = 60
+STATUS_METRICS = ("gen2real_cnn", "fd_dataset_classifier", "is_dataset_classifier", "fid_inception")
+"""What --status has room for beside a trial's label; the closing table and the JSON have all."""
 
 
 def as_wide_as_needed(console: Console) -> Console:
@@ -128,7 +131,10 @@ def _plan_row(plan: Plan, trials: Sequence[PlannedTrial]) -> list[str]:
 
 def status_document(plan: Plan) -> dict[str, Any]:
     """How far the sweep is: a status a trial, counts, and what the data set has paid in all sweeps under the root."""
+    from . import store
+
     attempts = read_attempts(plan.folders)
+    rows = _rows(plan, store.committed_parts(plan.folders))
     trials = []
     for trial in plan.trials:
         records = attempts.get(trial.trial_id, [])
@@ -144,12 +150,14 @@ def status_document(plan: Plan) -> dict[str, Any]:
                 "attempts": len(records),
                 "message": message,
                 "log": log,
+                "metrics": {name: rows.get(trial.trial_id, {}).get(name) for name in METRICS},
             }
         )
     lineages = {trial.data.lineage for trial in plan.trials}
     return {
         "sweep": plan.folders.name,
         "trials": trials,
+        "real": store.real_rows(rows.values()),
         "totals": dict(Counter(trial["status"] for trial in trials)),
         "driver": _driver(plan),
         "lineages": {
@@ -169,16 +177,29 @@ def lineage_account(plan: Plan, lineage: str) -> list[Composition]:
 
 
 def print_status(document: Mapping[str, Any], console: Console) -> None:
-    """The status as a table, failures with the place of their log."""
+    """The status as a table with what is measured so far, real images last; failures with the place of their log."""
     from rich.table import Table
+
+    from .progress import METRIC_HEADINGS, metric_text
 
     console = as_wide_as_needed(console)
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for name in ("trial", "label", "status", "attempts"):
         table.add_column(name)
+    measured = [trial["metrics"] for trial in document["trials"]]
+    shown = [name for name in STATUS_METRICS if any(metrics[name] is not None for metrics in measured)]
+    for name in shown:
+        table.add_column(METRIC_HEADINGS[name], justify="right")
+
+    def cells(metrics: Mapping[str, Any]) -> list[str]:
+        return ["" if metrics[name] is None else metric_text(name, metrics[name]) for name in shown]
+
     console.print(f"sweep {document['sweep']}")
     for trial in document["trials"][:MOST_ROWS]:
-        table.add_row(trial["trial_id"], trial["label"], trial["status"], str(trial["attempts"]))
+        words = trial["trial_id"], trial["label"], trial["status"], str(trial["attempts"])
+        table.add_row(*words, *cells(trial["metrics"]))
+    for real in document["real"]:
+        table.add_row("", real_label(real, document["real"]), "", "", *cells(real))
     console.print(table)
     if len(document["trials"]) > MOST_ROWS:
         console.print(f"... and {len(document['trials']) - MOST_ROWS} more; --status --json prints all of them")
@@ -193,6 +214,21 @@ def print_status(document: Mapping[str, Any], console: Console) -> None:
             console.print(f"Data set {lineage}: {spent} (delta {part['delta']:g}, {part['neighbours']}).")
         if not parts:
             console.print(f"Data set {lineage}: nothing has been spent on it yet.")
+
+
+def real_label(real: Mapping[str, Any], among: Sequence[Mapping[str, Any]]) -> str:
+    """``real images (10,000)``, with the source where there are several."""
+    several = len({row["data_fingerprint"] for row in among}) > 1
+    return f"real images ({real['n']:,})" + (f" of {real['data_source']}" if several else "")
+
+
+def _rows(plan: Plan, parts: Mapping[str, Sequence[Path]]) -> dict[str, dict[str, Any]]:
+    """Trial id -> row of the trials table, of the plan's trials that have one."""
+    from . import store
+
+    ids = {trial.trial_id for trial in plan.trials}
+    table = store.read_table("trials", parts["trials"])
+    return {row["trial_id"]: row for row in table.to_pylist() if row["trial_id"] in ids}
 
 
 def _driver(plan: Plan) -> str:
@@ -241,22 +277,22 @@ def print_results(plan: Plan, console: Console) -> None:
     from .progress import summary
 
     parts = store.committed_parts(plan.folders)
-    rows = {row["trial_id"]: row for row in store.read_table("trials", parts["trials"]).to_pylist()}
+    rows = _rows(plan, parts)
     ids = [trial.trial_id for trial in plan.trials]
     shown = []
     for trial in plan.trials:
         row = rows.get(trial.trial_id, {"label": trial.spec.label})
         seconds = sum(row.get(name) or 0.0 for name in ("train_seconds", "evaluate_seconds"))
         shown.append({**row, "status": trial.status, "seconds": seconds or None})
-    for text in dict.fromkeys(row["real"] for row in rows.values() if row["real"]):
-        real = json.loads(text)
-        shown.append({"label": f"{real['samples']} real training images instead", "status": "", **real})
+    real = store.real_rows(rows.values())
+    shown += [{"label": real_label(row, real), "status": "", **row} for row in real]
     console.print()
     summary(shown, console)
     if any(not trial.data.public for trial in plan.trials):
         console.print(
-            "real2gen, fd and is are measured with the private training set, without noise: choosing a trial by them is "
-            "covered by no epsilon; gen2real is free if the test set is public."
+            "real2gen, fd, fid, kid, the is of the data set's classifier and the row of real images are measured with the "
+            "private training set, without noise: choosing a trial by them is covered by no epsilon; gen2real is free if the "
+            "test set is public."
         )
     folder = plan.folders.sweep
     samples = store.read_table("samples", parts["samples"]).to_pandas()
