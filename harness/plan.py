@@ -21,7 +21,7 @@ from trainables.evaluation.metrics import reference_stage
 from trainables.evaluation.weights import InceptionWeights
 from trainables.privacy import accounting
 from trainables.privacy.accounting import Accountant
-from trainables.privacy.mechanism import Phase, scale_noise
+from trainables.privacy.mechanism import Phase, RecordMechanism, scale_noise
 
 from .calibrations import Calibrations
 from .composition import Composition, compose
@@ -149,9 +149,7 @@ def default_reserve(phases: Sequence[Phase]) -> int:
     return -(-sum(phase.steps for phase in phases) // CHECKPOINTS_A_TRIAL)
 
 
-def make_plan(
-    folders: Folders, specs: Sequence[TrialSpec], *, retry_failed: bool = False, only: str | None = None
-) -> Plan:
+def make_plan(folders: Folders, specs: Sequence[TrialSpec], *, retry_failed: bool = False, only: str | None = None) -> Plan:
     """Plan the trials of a sweep. Raises ``InputError`` for data that are missing or settings that the data rule out."""
     calibrations = Calibrations(folders.calibrations)
     attempts, accounts = read_attempts(folders), sweep_accounts(folders)
@@ -188,7 +186,8 @@ def make_plan(
         if trial.action in ("train", "evaluate"):
             needed = planner.stages_of(trial)
             needs[trial.trial_id] = tuple(needed)
-            stages |= {folder: (stage, trial) for folder, stage in needed.items() if not (folders.stages / folder).is_dir()}
+            stages |= {folder: (stage, trial) for folder, stage in needed.items() if folder not in stages}
+    stages = {folder: needed for folder, needed in stages.items() if not (folders.stages / folder).is_dir()}
     calibrations.save()
     return Plan(
         folders=folders,
@@ -201,9 +200,7 @@ def make_plan(
     )
 
 
-def status_of(
-    records: Sequence[AttemptRecord], evaluation_id: str, retry_failed: bool, *, driven: bool
-) -> tuple[str, str]:
+def status_of(records: Sequence[AttemptRecord], evaluation_id: str, retry_failed: bool, *, driven: bool) -> tuple[str, str]:
     """(status, action) of a trial from its attempts. ``driven``: a command holds the sweep, so an open attempt runs.
 
     A trial whose training is over but whose evaluation is another one than asked for is only evaluated again.
@@ -241,7 +238,7 @@ class _Planner:
         self._attempts, self._ledger = attempts, accounts
         self._driver = holder(folders.lock)
         self._data: dict[str, Data] = {}
-        self._mechanisms: dict[tuple[str, str, str, str], tuple[tuple[Phase, ...], tuple[Stage, ...]]] = {}
+        self._mechanisms: dict[tuple[str, str, str, str], tuple[tuple[Phase, ...], dict[str, Stage]]] = {}
         self._accounts: dict[tuple[Any, ...], tuple[Account | None, str | None]] = {}
         self._weights: dict[str | None, InceptionWeights] = {}
         self.notes: dict[str, None] = {}
@@ -288,7 +285,7 @@ class _Planner:
             data=data,
             account=account,
             problem=problem,
-            stages={stage.name: stage_id(stage, data.fingerprint) for stage in stages},
+            stages={stage.name: folder for folder, stage in stages.items()},
             reference=reference,
             inception=inception,
             status=status,
@@ -297,10 +294,9 @@ class _Planner:
         )
 
     def stages_of(self, trial: PlannedTrial) -> dict[str, Stage]:
-        """Folder -> stage, of everything the trial needs: the method's stages and the evaluation's reference."""
-        _, own = self._mechanism(trial.spec, trial.data)
-        needed = (*own, trial.reference)
-        return {stage_id(stage, trial.data.fingerprint): stage for stage in needed}
+        """Folder -> stage, of everything that is left of the trial needs: the method's stages and the evaluation's reference."""
+        own = self._mechanism(trial.spec, trial.data)[1] if trial.action == "train" else {}
+        return {**own, stage_id(trial.reference, trial.data.fingerprint): trial.reference}
 
     def _prepare_data(self, spec: TrialSpec) -> Data:
         settings = spec.data
@@ -336,17 +332,22 @@ class _Planner:
         except ValueError as error:
             raise InputError(spec.problem("evaluate", str(error))) from None
 
-    def _mechanism(self, spec: TrialSpec, data: Data) -> tuple[tuple[Phase, ...], tuple[Stage, ...]]:
+    def _mechanism(self, spec: TrialSpec, data: Data) -> tuple[tuple[Phase, ...], dict[str, Stage]]:
+        """The method's phases, and its stages by their folders."""
         key = (spec.method, spec.config_key, data.fingerprint, spec.privacy.neighbours)
         if key not in self._mechanisms:
             module = registry.method(spec.method)
             try:
-                self._mechanisms[key] = (
-                    tuple(module.mechanism(spec.config, data.info, spec.privacy.neighbours)),
-                    tuple(module.stages(spec.config, data.info)),
-                )
+                phases = tuple(module.mechanism(spec.config, data.info, spec.privacy.neighbours))
+                stages = tuple(module.stages(spec.config, data.info))
+                if stages and any(isinstance(phase.mechanism, RecordMechanism) for phase in phases):
+                    raise ValueError(
+                        f"{spec.method} releases records' contributions and asks for the stage {stages[0].name}: what a stage "
+                        "has learnt from private data would make them depend on other records"
+                    )
             except ValueError as error:
                 raise InputError(spec.problem("train", str(error))) from None
+            self._mechanisms[key] = phases, {stage_id(stage, data.fingerprint): stage for stage in stages}
         return self._mechanisms[key]
 
     def _account(

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from harness.document import InputError
 from harness.documents import job_document, plan_document
 from harness.expand import expand
 from harness.folders import Folders
@@ -216,3 +217,45 @@ def test_relations_are_never_added_up(tmp_path: Path) -> None:
 
 def test_a_checkpoint_interval_over_the_reserve_is_noted(tmp_path: Path) -> None:
     assert any("checkpoint.every is 20" in note for note in plan(tmp_path, FILE, "checkpoint.every=20").notes)
+
+
+SHARDS = """
+name: planned
+method: gs_wgan
+data: {source: digits}
+privacy: {epsilon: 10}
+train: {steps: 10, shards: 100, generator: small, critic: {pretraining: {shards_per_job: 40}}}
+axes: {noise_injection: [0, 0.1]}
+seeds: 2
+"""
+
+
+def test_trials_share_their_stages_and_each_is_several_jobs(tmp_path: Path) -> None:
+    found = plan(tmp_path, SHARDS)
+    assert sorted(stage.name for stage, _ in found.stages.values()) == [
+        "critics-000000",
+        "critics-000040",
+        "critics-000080",
+        "reference",
+    ]
+    assert len(found.trials) == 4
+    assert len({tuple(sorted(needed)) for needed in found.needs.values()}) == 1
+
+
+RECORDS_WITH_A_STAGE = """
+from trainables.base import Stage
+from trainables.dp_energy.method import Config, NAME, PRESETS, VERSION, mechanism
+def stages(config, data):
+    return (Stage(name="peek", config={}, compute="anywhere:peek"),)
+"""
+
+
+def test_what_private_data_have_taught_is_no_input_of_a_release_of_records(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = tmp_path / "peeking" / "method_with_a_stage"
+    package.mkdir(parents=True)
+    (package / "method.py").write_text(RECORDS_WITH_A_STAGE)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(InputError, match=r"releases records' contributions and asks for the stage peek"):
+        plan(tmp_path, FILE.replace("dp_energy", "peeking.method_with_a_stage"))
