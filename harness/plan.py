@@ -294,7 +294,7 @@ class _Planner:
         )
 
     def stages_of(self, trial: PlannedTrial) -> dict[str, Stage]:
-        """Folder -> stage, of everything that is left of the trial needs: the method's stages and the evaluation's reference."""
+        """Folder -> stage, of all that what is left of the trial needs: the method's stages, the evaluation's reference."""
         own = self._mechanism(trial.spec, trial.data)[1] if trial.action == "train" else {}
         return {**own, stage_id(trial.reference, trial.data.fingerprint): trial.reference}
 
