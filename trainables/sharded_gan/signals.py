@@ -73,11 +73,7 @@ class EnergyCritic(_Stateless):
         parts = []
         for group in _groups(shards, SHARDS_AT_ONCE):
             real, real_labels = self._batches.whole(group)
-            real = real.flatten(2)
-            pull = 1 / _distances(flat, real).clamp_min(MIN_DISTANCE)
-            pull = pull * (labels[:, None] == real_labels[:, None, :])
-            pull = pull / (labels[:, None] == real_labels[:, None, :]).sum(dim=2, keepdim=True).clamp_min(1)
-            parts.append(flat * pull.sum(dim=2, keepdim=True) - pull @ real)
+            parts.append(_mean_directions(flat, real.flatten(2), labels[:, None] == real_labels[:, None, :]))
         return torch.cat(parts).reshape(len(shards), *images.shape)
 
 
@@ -87,10 +83,17 @@ def repulsion(images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     The public half of the energy distance: subtracted from the attraction it keeps the images of a class apart.
     """
     flat = images.flatten(1)
-    alike = (labels[:, None] == labels[None, :]).to(flat)
-    alike.fill_diagonal_(0)
-    push = alike / _distances(flat, flat[None])[0].clamp_min(MIN_DISTANCE) / alike.sum(dim=1, keepdim=True).clamp_min(1)
-    return (flat * push.sum(dim=1, keepdim=True) - push @ flat).reshape(images.shape)
+    alike = (labels[:, None] == labels[None, :]).fill_diagonal_(False)
+    return _mean_directions(flat, flat[None], alike[None]).reshape(images.shape)
+
+
+def _mean_directions(images: torch.Tensor, others: torch.Tensor, alike: torch.Tensor) -> torch.Tensor:
+    """Mean of (i - j) / ||i - j|| over the ``others [S, n, d]`` that are ``alike [S, B, n]`` image i of ``[B, d]``.
+
+    ``[S, B, d]``, of norm at most 1; zero where none is alike.
+    """
+    weight = alike / _distances(images, others).clamp_min(MIN_DISTANCE) / alike.sum(dim=2, keepdim=True).clamp_min(1)
+    return images * weight.sum(dim=2, keepdim=True) - weight @ others
 
 
 class TrainedCritic:
