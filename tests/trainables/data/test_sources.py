@@ -198,6 +198,23 @@ def test_the_fingerprint_of_the_digits_stands_for_ever(tmp_path):
     )
 
 
+def test_the_fingerprint_of_idx_files_stands_for_ever(small_set):
+    """Likewise: made when these were the only files that were read."""
+    folder, _ = small_set
+    settings = {"resolution": 32, "channels": 3, "size": 50}
+    assert [sources.content_hash(*load("mnist", path=str(folder), **asked)) for asked in ({}, settings)] == [
+        "fed81463e3cb0d00b85627a2e263877e744287e8d90a33850a806c8ac8702bb3",
+        "8d7c42983d722b387d1cadf733da0806b047074c9c0e6ab049973f85a734e068",
+    ]
+
+
+def test_the_fingerprint_of_fashion_mnist_stands_for_ever(fashion_mnist, tmp_path):
+    assert (
+        fingerprint("fashion_mnist", cache_file=tmp_path / "cache")
+        == "867236b253ed0ab0bf9c99667e65e6fd711a73cfd46213495437ffe79427cebc"
+    )
+
+
 def test_every_preparation_has_its_own_fingerprint_and_a_default_written_out_has_not(tmp_path):
     def of(**request):
         return fingerprint("digits", **request, cache_file=tmp_path / "cache")

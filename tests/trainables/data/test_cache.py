@@ -1,0 +1,129 @@
+"""Decoded images that are kept: what is read back, who may read it, and what happens to a damaged entry."""
+
+from __future__ import annotations
+
+import json
+import mmap
+import os
+import stat
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from trainables.base import Dataset
+from trainables.data import cache, sources
+from trainables.data.sources import content_hash, load
+
+
+@pytest.fixture
+def folder(tmp_path, pictures):
+    """An image folder of 4 + 2 records."""
+    for place, (name, count) in enumerate([("train/a", 2), ("train/b", 2), ("test/a", 1), ("test/b", 1)]):
+        (tmp_path / "images" / name).mkdir(parents=True)
+        for number, image in enumerate(pictures(count, seed=place)):
+            image.save(tmp_path / "images" / name / f"{number}.png")
+    return str(tmp_path / "images")
+
+
+def splits() -> tuple[Dataset, Dataset]:
+    coins = np.random.default_rng(0)
+
+    def split(count: int) -> Dataset:
+        images = coins.integers(0, 256, (count, 1, 4, 4), dtype=np.uint8)
+        return Dataset(images=images, labels=np.arange(count) % 2, classes=2)
+
+    return split(6), split(4)
+
+
+def never() -> tuple[Dataset, Dataset]:
+    raise AssertionError("decoded again")
+
+
+def mapped(array: np.ndarray) -> bool:
+    while isinstance(array, np.ndarray):
+        array = array.base  # type: ignore[assignment]
+    return isinstance(array, mmap.mmap)
+
+
+def test_the_second_load_decodes_nothing_and_maps_the_file(own_cache, folder, monkeypatch):
+    first = load("image_folder", path=folder)
+    monkeypatch.setattr(sources, "_decode", lambda *_: never())
+    second = load("image_folder", path=folder)
+    for before, after in zip(first, second, strict=True):
+        assert np.array_equal(before.images, after.images)
+        assert np.array_equal(before.labels, after.labels)
+        assert before.info == after.info
+        assert mapped(after.images)
+    assert len(list(own_cache.iterdir())) == 1
+
+
+def test_a_changed_file_or_another_request_is_decoded(own_cache, folder, pictures):
+    before = content_hash(*load("image_folder", path=folder))
+    assert content_hash(*load("image_folder", path=folder, size=3)) != before
+    pictures(1, seed=7)[0].save(Path(folder) / "train" / "a" / "0.png")
+    assert content_hash(*load("image_folder", path=folder)) != before
+    assert len(list(own_cache.iterdir())) == 3
+
+
+def test_only_the_owner_may_look(own_cache, folder):
+    own_cache.mkdir(parents=True, mode=0o755)
+    load("image_folder", path=folder)
+    (entry,) = own_cache.iterdir()
+    assert stat.S_IMODE(own_cache.stat().st_mode) == stat.S_IMODE(entry.stat().st_mode) == 0o700
+
+
+def test_writing_into_an_array_that_was_read_changes_no_file(own_cache, folder):
+    train, _ = load("image_folder", path=folder)
+    before = train.images.copy()
+    train.images[:] = 0
+    assert np.array_equal(load("image_folder", path=folder)[0].images, before)
+
+
+@pytest.mark.parametrize("name", ["train_images.npy", "test_labels.npy", "about.json"])
+@pytest.mark.parametrize("damage", ["changed", "cut", "gone"])
+def test_a_damaged_entry_is_made_anew(own_cache, name, damage):
+    before = content_hash(*cache.decoded("entry", splits, content_hash))
+    file = own_cache / "entry" / name
+    content = bytearray(file.read_bytes())
+    if damage == "gone":
+        file.unlink()
+    else:
+        content[-3] ^= 1
+        file.write_bytes(content if damage == "changed" else content[:-5])
+    assert content_hash(*cache.decoded("entry", splits, content_hash)) == before
+    assert content_hash(*cache.decoded("entry", never, content_hash)) == before
+    assert [entry.name for entry in own_cache.iterdir()] == ["entry"]
+
+
+def test_an_entry_that_another_process_finished_meanwhile_is_used(own_cache):
+    def slow() -> tuple[Dataset, Dataset]:
+        cache.decoded("entry", splits, content_hash)
+        (own_cache / "entry" / "theirs").touch()
+        return splits()
+
+    cache.decoded("entry", slow, content_hash)
+    assert (own_cache / "entry" / "theirs").exists()
+    assert [entry.name for entry in own_cache.iterdir()] == ["entry"]
+
+
+def test_a_cache_that_cannot_be_written_to_costs_time_alone(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    assert content_hash(*cache.decoded("entry", splits, content_hash)) == content_hash(*splits())
+
+
+def test_sources_that_load_fast_leave_nothing(own_cache):
+    load("digits", size=10)
+    assert not own_cache.exists()
+
+
+def test_planning_twice_decodes_once(own_cache, folder, tmp_path, monkeypatch):
+    fingerprints = tmp_path / "fingerprints.json"
+    found = sources.fingerprint("image_folder", path=folder, cache_file=fingerprints)
+    monkeypatch.setattr(sources, "_load", lambda *_: never())
+    assert sources.fingerprint("image_folder", path=folder, cache_file=fingerprints) == found
+    assert list(json.loads(fingerprints.read_text()).values()) == [found]
+    os.utime(Path(folder) / "test" / "a" / "0.png", (1, 1))
+    with pytest.raises(AssertionError, match="decoded again"):
+        sources.fingerprint("image_folder", path=folder, cache_file=fingerprints)
