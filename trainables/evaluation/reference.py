@@ -54,25 +54,26 @@ def compute(config: Mapping[str, Any], train: Dataset, test: Dataset, directory:
     seed, samples = config["seed"], min(config["samples"], len(train.labels))
     weights = _weights(config)
     network = inception.load_network(weights, device) if weights else None  # first: other weights end the job at once
-    order = torch.randperm(len(train.labels), generator=torch_coins(seed, "real images"))
-    images, labels = torch.from_numpy(train.images)[order], torch.from_numpy(train.labels)[order]
+    images, labels = torch.from_numpy(train.images), torch.from_numpy(train.labels)
     test_images, test_labels = torch.from_numpy(test.images), torch.from_numpy(test.labels)
 
     classifier = cast(CNN, train_classifier("cnn", images, labels, train.classes, seed=seed, device=device))
     test_features, test_logits = extract(classifier, test_images, device)
     test_statistics = statistics(test_features)
-    real_features, real_logits = extract(classifier, images[:samples], device)
     test_accuracy, _ = accuracy(test_logits.argmax(dim=1), test_labels, test.classes)
 
+    order = torch.randperm(len(labels), generator=torch_coins(seed, "real images"))
+    real_images, real_labels = images[order[:samples]], labels[order[:samples]]
+    real_features, real_logits = extract(classifier, real_images, device)
     real = {
         "real2gen_cnn": test_accuracy,
         "fd_dataset_classifier": frechet_distance(statistics(real_features), test_statistics),
         "is_dataset_classifier": inception_score(real_logits),
     }
     for kind in itertools.chain.from_iterable(KINDS[group] for group in config["metrics"]):
-        real[f"gen2real_{kind}"], _ = gen2real(kind, images[:samples], labels[:samples], test, seed=seed, device=device)
+        real[f"gen2real_{kind}"], _ = gen2real(kind, real_images, real_labels, test, seed=seed, device=device)
     if network is not None:
-        logits = inception.compute_reference(network, images, directory, device, scored=samples)
+        logits = inception.compute_reference(network, images[order], directory, device, scored=samples)
         chosen = torch.randperm(len(test_labels), generator=torch_coins(seed, "real test images"))[:samples]
         features, _ = inception.extract(network, test_images[chosen], device)
         real |= inception.distances(features, inception.load_reference(directory))
