@@ -56,7 +56,7 @@ def find(request: Request) -> Found:
     return Found(
         facts=Facts(train=TRAIN, channels=3, height=218, width=178, classes=2),
         # Of an unpacked folder the folder's own stamp: 202,599 more would take seconds every time.
-        stamps=[label, test, *stamps([folder / ATTRIBUTES, folder / PARTITION, images])],
+        stamps=stamps([folder / ATTRIBUTES, folder / PARTITION, images]),
         read=partial(_read, folder, images, names.index(label), test),
     )
 

@@ -78,6 +78,8 @@ def _check(file: Path, headers: dict[str, tuple[tuple[int, ...], np.dtype]], ima
         raise DataError(f"{file}, {images} is an array of {said}; expected uint8, 0 to 255")
     if len(shape) not in (3, 4) or (len(shape) == 4 and shape[-1] not in (1, 3) and shape[1] not in (1, 3)):
         raise DataError(f"{file}, {images} has shape {list(shape)}; expected [N, H, W], [N, H, W, C] or [N, C, H, W], C 1 or 3")
+    if not shape[0]:
+        raise DataError(f"{file}, {images} holds no images")
     label_shape, label_kind = headers[labels]
     if label_kind.kind not in "iub":
         said = "Python objects, which are not read" if label_kind.hasobject else str(label_kind)

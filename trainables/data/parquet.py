@@ -42,8 +42,6 @@ _BATCH = 1024
 
 def find(request: Request) -> Found:
     """Read schemas, labels and the first image's header. Raises ``MissingData`` or ``DataError`` that names file and column."""
-    import pyarrow.parquet as pq
-
     test_name = test_split(request)
     layout = f"PATH/train.parquet or PATH/train-*.parquet or PATH/train/*.parquet, and the same for {test_name}"
     root = named_path("parquet", request, layout)
@@ -58,8 +56,6 @@ def find(request: Request) -> Found:
     columns = [_labels(files, label) for files in (train, test)]
     names = _declared_names(schema, label)
     labels, classes = _encoded(columns, names, f"{train[0]}, column {label}", f"{test[0]}, column {label}")
-    if not sum(pq.read_metadata(file).num_rows for file in test):
-        raise DataError(f"{test[0]} has no rows")
     first = next(_cells(train, image))
     with _open(*first) as picture:
         facts = Facts(
@@ -73,7 +69,7 @@ def find(request: Request) -> Found:
         Split(labels=labels[0], decode=partial(_decode, train, image)),
         Split(labels=labels[1], decode=partial(_decode, test, image)),
     )
-    return Found(facts=facts, stamps=[label, *stamps([*train, *test])], read=lambda: splits)
+    return Found(facts=facts, stamps=stamps([*train, *test]), read=lambda: splits)
 
 
 def _files(root: Path, split: str) -> list[Path]:
@@ -157,7 +153,10 @@ def _labels(files: Sequence[Path], label: str) -> np.ndarray:
             row = pc.index(pc.is_null(column), True).as_py()
             raise DataError(f"{file}, row {row}: there is no {label}")
         found.append(column.to_numpy(zero_copy_only=False))
-    return np.concatenate(found)
+    labels = np.concatenate(found)
+    if not len(labels):
+        raise DataError(f"{files[0]} has no rows")
+    return labels
 
 
 def _encoded(

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
+import http.server
 import pickle
+import tarfile
+import threading
 
 import numpy as np
 import pytest
@@ -81,6 +85,36 @@ def test_the_published_checksums_are_torchvisions():
     from torchvision.datasets import CIFAR10
 
     assert [list(item) for item in cifar10.MD5.items()] == CIFAR10.train_list + CIFAR10.test_list
+
+
+def test_fetch_downloads_what_load_then_finds(batches, tmp_path, monkeypatch, capsys):
+    from torchvision.datasets import CIFAR10
+
+    root, pixels, _ = batches
+    (root / cifar10.FOLDER / "batches.meta").write_bytes(meta := pickle.dumps({"label_names": list("0123456789")}))
+    with tarfile.open(tmp_path / "batches.tar.gz", "w:gz") as archive:
+        archive.add(root / cifar10.FOLDER, cifar10.FOLDER)
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(tmp_path))
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    *train, test = cifar10.MD5.items()
+    published = {
+        "url": f"http://127.0.0.1:{server.server_port}/batches.tar.gz",
+        "tgz_md5": hashlib.md5((tmp_path / "batches.tar.gz").read_bytes()).hexdigest(),
+        "train_list": train,
+        "test_list": [test],
+        "meta": {"filename": "batches.meta", "key": "label_names", "md5": hashlib.md5(meta).hexdigest()},
+    }
+    for name, value in published.items():
+        monkeypatch.setattr(CIFAR10, name, value)
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    try:
+        assert sources.main(["fetch", "cifar10"]) == 0
+    finally:
+        server.shutdown()
+        server.server_close()
+    assert str(tmp_path / "cache" / "dpsweep" / "data") in capsys.readouterr().out
+    assert np.array_equal(load("cifar10")[1].images.reshape(EACH, 3072), pixels[5])
 
 
 def test_a_missing_set_says_what_to_type(tmp_path):

@@ -95,6 +95,7 @@ def changed(place: int, value: np.ndarray) -> list[np.ndarray]:
         (changed(1, np.array([0, 1, 2, 0, 1, 90])), "training labels run from 0 to 90"),
         (changed(3, np.array([0, 1, 3, 0])), "test_labels: row 2 of the test set has label 3; the training set has 0 to 2"),
         (changed(0, np.zeros((6, 32, 32, 5), np.uint8)), r"train_images has shape \[6, 32, 32, 5\]"),
+        (changed(2, np.zeros((0, 32, 32, 3), np.uint8)), "test_images holds no images"),
         (changed(2, np.zeros((4, 40, 40, 3), np.uint8)), "test_images, row 0 is 40x40 pixels and the set's first image 32x32"),
     ],
 )

@@ -143,6 +143,15 @@ def test_labels_that_cannot_be_used_are_named(write, train, test, names, message
         describe("parquet", path=path)
 
 
+@pytest.mark.parametrize("empty", ["train", "test"])
+@pytest.mark.parametrize("kind", [pa.int64(), pa.string()])
+def test_a_file_without_rows_is_named(write, empty, kind):
+    for split in ("train", "test"):
+        path = write(f"{split}.parquet", pa.array([] if split == empty else [0], pa.int64()).cast(kind))
+    with pytest.raises(DataError, match=rf"{empty}\.parquet has no rows"):
+        describe("parquet", path=path)
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [(b"no image", "train.parquet, row 2 cannot be read as an image"), (None, "row 2: the image has no bytes")],
