@@ -2,8 +2,7 @@
 
 import pytest
 import torch
-
-from tests.trainables.sharded_gan.runs import PUBLISHED_NETWORKS, SIGNALS, Forced, compute_stages, random_data, settings, start
+from engine_runs import PUBLISHED_NETWORKS, SIGNALS, Forced, compute_stages, random_data, settings, start
 
 # The last draw is what is compared. Both histories draw as many shards, since that number is public.
 FIRST = [[0, 1], [2, 3], [2, 4]]

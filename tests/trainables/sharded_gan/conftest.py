@@ -1,0 +1,6 @@
+"""The import path of ``engine_runs``."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
