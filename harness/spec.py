@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
+from trainables.data.base import Preparation
 from trainables.evaluation.metrics import DEFAULT_METRICS, MIN_SAMPLES, Group
 from trainables.privacy.mechanism import Neighbours
 
@@ -91,7 +92,7 @@ class DataSpec(_Section):
     """Where the source's files are, if not where it looks first. Relative to the folder the command runs in."""
     label: str | None = None
     """What the class is: a column of ``parquet`` files (empty: ``label``), an attribute of ``celeba`` (empty: ``Male``)."""
-    preparation: Literal["crop", "squeeze"] | None = None
+    preparation: Preparation | None = None
     """How images that are not square become so: ``crop`` (empty) cuts out the largest centred square, ``squeeze`` resizes the
     whole image and distorts it."""
     test_split: str | None = Field(default=None, examples=["valid"])
