@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from engine_runs import SIGNALS, Recorder, compute_stages, random_data, settings, start, with_record
+from engine_runs import SIGNALS, Recorder, Run, compute_stages, random_data, settings, start, with_record
 
 from trainables import registry
 from trainables.coins import torch_coins
@@ -119,8 +119,6 @@ def test_a_step_that_releases_otherwise_than_declared_is_a_violation(tmp_path, r
     configs = {name: package.Config(**settings(BOTH, {"release": name, "matching": "pixels"})) for name in (release, declared)}
     stages = compute_stages("gs_wgan", configs[release].model_dump(), data, tmp_path)
     sanitizer = Sanitizer(scale_noise(package.mechanism(configs[declared], data.info, "replace_one"), 1.0))
-    trainer = Trainer(configs[release], data, sanitizer, stages, torch.device("cpu"), 0)
-    sanitizer.open_step(0, 0)
+    run = Run(Trainer(configs[release], data, sanitizer, stages, torch.device("cpu"), 0), sanitizer)
     with pytest.raises(PrivacyViolation, match="release"):
-        trainer.step()
-        sanitizer.close_step()
+        run.advance(0, 1)
