@@ -1,0 +1,226 @@
+"""What the methods of the engine declare: mechanism, stages, refusals, and the budget of the published settings."""
+
+import subprocess
+import sys
+
+import pytest
+
+from trainables.base import DataInfo
+from trainables.ef_dpgan import method as ef_dpgan
+from trainables.gs_wgan import method as gs_wgan
+from trainables.privacy import accounting
+from trainables.privacy.mechanism import scale_noise
+
+GRAY = DataInfo(size=60000, channels=1, height=28, width=28, classes=10)
+FACES = DataInfo(size=162770, channels=3, height=32, width=32, classes=2)
+BOTH = [gs_wgan, ef_dpgan]
+
+
+def declared(package, info=GRAY, **settings):
+    (phase,) = package.mechanism(package.Config(**settings), info, "replace_one")
+    return phase
+
+
+def test_the_published_settings_cost_more_than_the_published_epsilon():
+    phases = scale_noise([declared(gs_wgan, shards=1000, steps=20000, generator_batch=32)], 1.07)
+    assert 343 <= accounting.epsilon(phases, delta=1e-5, accountant="pld") <= 351
+    assert accounting.published_epsilon(phases, delta=1e-5) == pytest.approx(9.9926, abs=1e-4)
+
+
+def test_defaults_are_the_published_ones():
+    phase = declared(gs_wgan)
+    assert (phase.steps, phase.mechanism.shards, phase.mechanism.shards_per_step) == (20000, 1000, 1)
+    assert phase.mechanism.release_shape == (32, 1, 28, 28)
+    config = gs_wgan.Config()
+    critic, pretraining = config.critic, config.critic.pretraining
+    assert (config.generator, config.generator_channels) == ("resnet", 256)
+    assert (config.z_dim, config.z_distribution) == (10, "bernoulli")
+    assert (config.max_grad_norm, config.learning_rate, config.ema) == (1.0, 1e-4, 0.999)
+    assert (config.noise_injection, config.reconstruction) == (0, 0)
+    assert (critic.channels, critic.steps, critic.batch, critic.gradient_penalty, critic.drift) == (64, 5, 32, 10, 1e-3)
+    assert (pretraining.steps, pretraining.critic_steps, pretraining.generator) == (2000, 5, "same")
+    assert (ef_dpgan.Config().noise_injection, ef_dpgan.Config().reconstruction) == (0.1, 1.0)
+
+
+@pytest.mark.parametrize("package", BOTH)
+@pytest.mark.parametrize("schedule", ["sampled", "round_robin", "persistent"])
+def test_a_phase_says_what_a_step_releases(package, schedule):
+    phase = declared(package, FACES, schedule=schedule, shards=500, shards_per_step=20, generator_batch=12, steps=7)
+    assert phase.mechanism.kind == f"{schedule}_shards"
+    assert phase.mechanism.sampling_rate == 0.04
+    assert phase.mechanism.release_shape == (12, 3, 32, 32)
+    assert (phase.steps, phase.mechanism.releases_per_step, phase.mechanism.noise_multiplier) == (7, 1, 1.0)
+    assert phase.mechanism.effective_noise_multiplier == pytest.approx(12**-0.5)
+
+
+@pytest.mark.parametrize(
+    ("settings", "releases"),
+    [
+        ({"reconstruction": 1.0}, 2),
+        ({"reconstruction": 1.0, "critic": {"kind": "energy"}}, 2),
+        ({"reconstruction": 0.0}, 1),
+        ({"reconstruction": 1.0, "critic": {"weight": 0}}, 1),
+    ],
+)
+def test_signals_that_are_released_one_by_one_are_counted_one_by_one(settings, releases):
+    phase = declared(ef_dpgan, release="per_signal", **settings)
+    assert phase.mechanism.releases_per_step == releases
+    assert declared(ef_dpgan, **settings).mechanism.releases_per_step == 1
+    assert phase.mechanism.effective_noise_multiplier == pytest.approx((32 * releases) ** -0.5)
+
+
+@pytest.mark.parametrize("package", BOTH)
+@pytest.mark.parametrize(
+    ("settings", "info", "words"),
+    [
+        ({"shards": 60001}, GRAY, "shards is 60001, but there are 60000 training records; write at most 60000"),
+        ({"shards": 10, "shards_per_step": 11}, GRAY, "shards_per_step is 11; expected 1 to shards = 10"),
+        ({"critic": {"weight": 0}, "reconstruction": 0}, GRAY, "critic.weight and reconstruction are both 0"),
+        ({"labels": "balanced"}, GRAY, "generator_batch is 32; .* the 10 classes, such as 30"),
+        ({"labels": "balanced", "generator_batch": 4}, GRAY, "such as 10"),
+        ({"schedule": "persistent", "critic": {"kind": "energy"}}, GRAY, "write schedule: sampled"),
+        ({"schedule": "persistent", "critic": {"weight": 0}, "reconstruction": 1}, GRAY, "write schedule: sampled"),
+        ({}, DataInfo(size=5000, channels=1, height=8, width=8, classes=10), "images are 8x8; .* write generator: small"),
+        ({"generator": "dcgan"}, DataInfo(size=5000, channels=3, height=32, width=28, classes=2), "images are 32x28"),
+        ({"generator": "small"}, DataInfo(size=5000, channels=1, height=30, width=28, classes=2), "divisible by 4"),
+    ],
+)
+def test_settings_that_cannot_work_are_refused_with_a_reason(package, settings, info, words):
+    with pytest.raises(ValueError, match=words):
+        declared(package, info, **settings)
+
+
+@pytest.mark.parametrize("package", BOTH)
+def test_neighbours_that_come_or_go_are_refused(package):
+    with pytest.raises(ValueError, match="write neighbours: replace_one"):
+        package.mechanism(package.Config(), GRAY, "add_remove")
+
+
+@pytest.mark.parametrize("package", BOTH)
+def test_presets_are_settings(package):
+    for preset in package.PRESETS.values():
+        for info in (GRAY, FACES):
+            config = package.Config(**preset)
+            assert package.mechanism(config, info, "replace_one")
+            package.stages(config, info)
+
+
+def test_the_plan_imports_no_torch():
+    """Also where it computes stages and mechanisms."""
+    script = """
+import sys
+from trainables.base import DataInfo
+from trainables.ef_dpgan import method
+info = DataInfo(size=60000, channels=1, height=28, width=28, classes=10)
+config = method.Config(matching="latent")
+assert method.stages(config, info) and method.mechanism(config, info, "replace_one")
+print(sorted({"torch", "ray", "dp_accounting"} & set(sys.modules)))
+"""
+    assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+
+
+# --- stages ---------------------------------------------------------------------------------------------------------------
+
+TRAINED = {"shards": 130, "reconstruction": 1.0, "matching": "latent", "critic": {"pretraining": {"shards_per_job": 50}}}
+
+
+def named(info=GRAY, **settings):
+    """name -> settings of all stages."""
+    return {stage.name: dict(stage.config) for stage in ef_dpgan.stages(ef_dpgan.Config(**(TRAINED | settings)), info)}
+
+
+def critic(**changes):
+    return {"critic": {"pretraining": {"shards_per_job": 50}, **changes}}
+
+
+def pretraining(**changes):
+    return {"critic": {"pretraining": {"shards_per_job": 50, **changes}}}
+
+
+def test_stages_are_chunks_that_cover_every_shard_once():
+    found = named(encoder={"shards_per_job": 100})
+    assert list(found) == ["critics-000000", "critics-000050", "critics-000100", "encoders-000000", "encoders-000100"]
+    for kind in ("critics", "encoders"):
+        chunks = [config for name, config in found.items() if name.startswith(kind)]
+        covered = [shard for config in chunks for shard in range(config["first"], config["first"] + config["count"])]
+        assert covered == list(range(130))
+
+
+@pytest.mark.parametrize(
+    ("settings", "kinds"),
+    [
+        ({}, {"critics", "encoders"}),
+        ({"matching": "pixels"}, {"critics"}),
+        ({"matching": "random"}, {"critics"}),
+        ({"reconstruction": 0}, {"critics"}),
+        ({"critic": {"kind": "energy"}}, {"encoders"}),
+        ({"critic": {"weight": 0}}, {"encoders"}),
+        ({"critic": {"kind": "energy"}, "matching": "pixels"}, set()),
+    ],
+)
+def test_only_what_answers_is_pretrained(settings, kinds):
+    assert {name.partition("-")[0] for name in named(**settings)} == kinds
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"noise_injection": 0.7},
+        {"reconstruction": 2.0},
+        {"reconstruction_clip": 1.0},
+        {"steps": 3},
+        {"shards_per_step": 9},
+        {"generator_batch": 64},
+        {"max_grad_norm": 3.0},
+        {"schedule": "round_robin"},
+        {"release": "per_signal"},
+        {"learning_rate": 1e-3},
+        {"ema": 0.5},
+        {"labels": "balanced", "generator_batch": 20},
+        critic(weight=2.0),
+        critic(steps=1),
+        critic(learning_rate=1e-2),
+        critic(fakes="shared"),
+    ],
+    ids=str,
+)
+def test_trials_that_differ_in_what_comes_after_share_stages(settings):
+    assert named(**settings) == named()
+
+
+@pytest.mark.parametrize(
+    ("settings", "kinds"),
+    [
+        ({"partition_seed": 1}, {"critics", "encoders"}),
+        ({"shards": 131}, {"critics", "encoders"}),
+        ({"generator": "dcgan"}, {"critics"}),
+        ({"generator_channels": 16}, {"critics"}),
+        ({"z_dim": 5}, {"critics"}),
+        ({"z_distribution": "normal"}, {"critics"}),
+        (critic(channels=32), {"critics"}),
+        (critic(batch=16), {"critics"}),
+        (critic(gradient_penalty=1.0), {"critics"}),
+        (critic(drift=0.0), {"critics"}),
+        (pretraining(steps=1), {"critics"}),
+        (pretraining(critic_steps=1), {"critics"}),
+        (pretraining(generator="small"), {"critics"}),
+        (pretraining(learning_rate=1.0), {"critics"}),
+        ({"encoder": {"channels": 3}}, {"encoders"}),
+        ({"encoder": {"latent": 3}}, {"encoders"}),
+        ({"encoder": {"steps": 3}}, {"encoders"}),
+        ({"encoder": {"batch": 3}}, {"encoders"}),
+        ({"encoder": {"learning_rate": 1.0}}, {"encoders"}),
+    ],
+    ids=str,
+)
+def test_trials_that_differ_in_what_comes_before_do_not(settings, kinds):
+    before, after = named(), named(**settings)
+    changed = {name.partition("-")[0] for name in before if after[name] != before[name]}
+    assert changed == kinds
+
+
+def test_a_small_generator_is_all_that_its_critics_depend_on():
+    small = pretraining(generator="small")
+    assert named(**small) == named(**small, generator="dcgan", generator_channels=7, z_distribution="normal")
+    assert named(**small) != named(**pretraining(generator="small", hidden=3))
+    assert named(**pretraining(hidden=3)) == named(), "hidden is the small generator's width"
