@@ -265,8 +265,8 @@ def real_rows(trials: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     for trial in trials:
         if isinstance(trial["real"], str):  # of a trial that was evaluated
             found = json.loads(trial["real"])
-            keys = {key: trial[key] for key in REAL_KEYS}
-            rows[tuple(keys.values())] = {**keys, "n": found["samples"], **{name: found.get(name) for name in METRICS}}
+            row = {**{key: trial[key] for key in REAL_KEYS}, "n": found["samples"]}
+            rows[row["data_fingerprint"], row["evaluation_id"]] = row | {name: found.get(name) for name in METRICS}
     return list(rows.values())
 
 

@@ -59,7 +59,7 @@ def test_only_the_executor_and_the_cluster_know_ray(path: Path) -> None:
         *(path for path in modules("harness") if path.name != "ray_tune.py"),
         *(path for path in modules("trainables") if path.name in ("method.py", "base.py", "coins.py", "registry.py")),
         *(ROOT / "trainables" / "privacy" / f"{name}.py" for name in ("mechanism", "accounting", "budget", "selection")),
-        ROOT / "trainables" / "evaluation" / "metrics.py",
+        *(ROOT / "trainables" / "evaluation" / f"{name}.py" for name in ("metrics", "weights")),
         ROOT / "trainables" / "data" / "sources.py",
     ],
     ids=str,

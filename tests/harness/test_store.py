@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -76,6 +77,39 @@ def test_a_part_of_another_schema_is_refused_with_both_numbers(folders: Folders)
         store.read(folders.sweep)
 
 
+def test_a_part_of_the_first_schema_is_read_with_nulls_where_it_had_no_column(folders: Folders) -> None:
+    """As they were written: without ``evaluation``, and the metrics of prior work at the end of the metrics."""
+    old, new = commit(folders, "a", gen2real_cnn=0.5, fid_inception=None), commit(folders, "b", gen2real_mlp_sklearn=0.7)
+    path = folders.table("trials") / f"{old}.parquet"
+    table = pq.read_table(path).drop_columns(["evaluation", "gen2real_mlp_sklearn"])
+    table = table.select([*table.column_names[1:], "trial_id"])
+    pq.write_table(table.replace_schema_metadata({"dpsweep.schema": "1"}), path)
+    frame = store.read(folders.sweep).trials.set_index("trial_id")
+    assert frame.loc["a", "gen2real_cnn"] == 0.5
+    assert frame[["evaluation", "gen2real_mlp_sklearn"]].isna().loc["a"].all()
+    assert frame.loc["b", "gen2real_mlp_sklearn"] == 0.7
+    both = store.read_table("trials", [path, folders.table("trials") / f"{new}.parquet"])
+    assert both.schema.names == store.TRIALS.names
+
+
+def test_real_images_are_a_row_a_data_set_and_evaluation(folders: Folders) -> None:
+    digits = {"data_source": "digits", "data_fingerprint": "d", "evaluation_id": "e", "evaluation_samples": 100}
+    real = json.dumps({"samples": 90, "gen2real_cnn": 0.9})
+    for seed in range(2):
+        commit(folders, f"a{seed}", real=real, **digits)
+    commit(folders, "b", real=json.dumps({"samples": 100, "fid_inception": 3.5}), **{**digits, "evaluation_id": "f"})
+    commit(folders, "c", real=real, **{**digits, "data_source": "mnist", "data_fingerprint": "m"})
+    commit(folders, "d", **digits)  # trained, never evaluated
+    frame = store.read(folders.sweep).real
+    assert list(frame.columns) == [*store.REAL_KEYS, "n", *METRICS]
+    found = frame.set_index(["data_source", "evaluation_id"])
+    assert sorted(found.index) == [("digits", "e"), ("digits", "f"), ("mnist", "e")]
+    assert found.n.to_dict() == {("digits", "e"): 90, ("digits", "f"): 100, ("mnist", "e"): 90}
+    assert found.loc[("digits", "e"), "gen2real_cnn"] == 0.9
+    assert found.loc[("digits", "f"), "fid_inception"] == 3.5
+    assert found.loc[("digits", "f")].isna()["gen2real_cnn"]
+
+
 def test_a_folder_that_is_no_sweep_is_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="holds no sweep"):
         store.read(tmp_path)
@@ -86,3 +120,5 @@ def test_an_empty_sweep_reads_as_empty_frames_with_all_columns(folders: Folders)
     results = store.read(folders.sweep)
     assert len(results.trials) == 0
     assert set(store.TRIALS.names) <= set(results.trials.columns)
+    assert len(results.real) == 0
+    assert set(METRICS) <= set(results.real.columns)

@@ -102,6 +102,37 @@ def test_what_a_person_gets_beside_the_tables(done: Path) -> None:
     assert not list((folder / "scratch").glob("*"))
 
 
+def test_real_images_are_the_last_line_of_what_a_person_reads(done: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (real,) = store.read(done / "results" / "small").real.to_dict("records")
+    assert real["n"] == real["evaluation_samples"] == 100
+    capsys.readouterr()
+    for arguments in ((), ("--status",)):
+        command(done, *arguments)
+        lines = [line for line in capsys.readouterr().out.splitlines() if line.split()]
+        (at,) = [number for number, line in enumerate(lines) if "real images (100)" in line]
+        assert "seed=0  completed" in lines[at - 1]
+        assert f"{real['gen2real_cnn']:.3f}" in lines[at].split()
+        assert f"{real['fd_dataset_classifier']:.4g}" in lines[at].split()
+    command(done, "--status", "--json")
+    status = json.loads(capsys.readouterr().out)
+    assert [row["gen2real_cnn"] for row in status["real"]] == [real["gen2real_cnn"]]
+    found = {trial["trial_id"]: trial["metrics"]["gen2real_cnn"] for trial in status["trials"]}
+    assert found == trials(done).gen2real_cnn.to_dict()
+
+
+def test_real_images_are_shown_only_where_the_data_are_public(done: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from PIL import Image
+
+    sheet, warning = done / "results" / "small" / "contact_sheet.png", "choosing a trial by them is covered by no epsilon"
+    capsys.readouterr()
+    widths = {}
+    for public in ("true", "false"):
+        assert command(done, "--set", f"data.public={public}") == sweep.OK
+        widths[public] = Image.open(sheet).width
+        assert (warning in " ".join(capsys.readouterr().out.split())) == (public == "false")
+    assert widths["true"] > widths["false"], "a column more"
+
+
 def test_the_same_command_again_does_nothing(done: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = attempts(done)
     assert command(done) == sweep.OK

@@ -2,8 +2,13 @@ import numpy as np
 import pytest
 import torch
 from scipy import linalg
+from torch.utils.data import TensorDataset
+from torch_fidelity import FeatureExtractorBase, calculate_metrics, register_feature_extractor
 
+from trainables.evaluation.features import extract
 from trainables.evaluation.fidelity import frechet_distance, inception_score, statistics
+from trainables.evaluation.utility import as_float
+from trainables.networks.classifier import CNN
 
 
 def features(seed: int, n: int = 500, d: int = 8) -> torch.Tensor:
@@ -46,3 +51,65 @@ def test_the_score_counts_classes_that_are_certain_and_balanced(spread, score):
 
 def test_the_score_of_a_classifier_that_does_not_know_is_one():
     assert inception_score(torch.zeros(100, 10)) == pytest.approx(1)
+
+
+class Images(TensorDataset):
+    """What torch-fidelity takes: uint8 images in three channels."""
+
+    def __getitem__(self, index):
+        return super().__getitem__(index)[0].expand(3, -1, -1)
+
+
+class Classifier(FeatureExtractorBase):
+    """A data-set classifier as torch-fidelity wants to be given one: gray images come to it in three channels."""
+
+    network: CNN
+
+    def __init__(self, name, features_list, **settings):
+        super().__init__(name, features_list)
+
+    @staticmethod
+    def get_provided_features_list():
+        return ("features", "logits")
+
+    @staticmethod
+    def get_default_feature_layer_for_metric(metric):
+        return {"isc": "logits", "fid": "features"}[metric]
+
+    @staticmethod
+    def can_be_compiled():
+        return False
+
+    def forward(self, images):
+        features = self.network.features(as_float(images[:, :1]))
+        found = {"features": features, "logits": self.network.head(features)}
+        return tuple(found[name] for name in self.features_list)
+
+
+def test_both_are_what_torch_fidelity_computes_through_a_registered_extractor():
+    rng = torch.Generator().manual_seed(0)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        Classifier.network = CNN((1, 28, 28), 10).eval()
+        with torch.no_grad():
+            Classifier.network.head.weight *= 30  # a classifier that is sure of something
+    one, other = (torch.randint(0, 256, (300, 1, 28, 28), generator=rng, dtype=torch.uint8) for _ in range(2))
+    other[:, :, :14] = 0
+    register_feature_extractor("data-set classifier", Classifier)
+    with torch.no_grad():
+        expected = calculate_metrics(
+            input1=Images(one),
+            input2=Images(other),
+            feature_extractor="data-set classifier",
+            isc=True,
+            fid=True,
+            cuda=False,
+            save_cpu_ram=True,
+            verbose=False,
+        )
+    features, logits = extract(Classifier.network, one, torch.device("cpu"))
+    others, _ = extract(Classifier.network, other, torch.device("cpu"))
+    assert inception_score(logits) == pytest.approx(expected["inception_score_mean"], rel=1e-5)
+    assert inception_score(logits) > 1.1
+    distance = frechet_distance(statistics(features), statistics(others))
+    assert distance == pytest.approx(expected["frechet_inception_distance"], rel=1e-3)
