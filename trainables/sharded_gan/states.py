@@ -1,8 +1,8 @@
 """Tensors of many shards in safetensors files, read a shard at a time.
 
 A stage of ``pretraining`` writes one file for its shards; the first axis of every tensor is the shard. Files are memory-mapped
-and only the rows of the shards that were drawn are read: a thousand critics of the published width (4.3 GB) cost a trial the
-memory of those that answer one step.
+while they are read, and only the rows of the shards that were drawn are: a thousand critics of the published width (4.3 GB) cost
+a trial the memory of those that answer one step.
 """
 
 from __future__ import annotations
@@ -30,14 +30,16 @@ class ShardStates:
         """``stages`` are a trial's: name -> folder; those called ``<kind>-<first shard>`` are taken."""
         chunks = sorted((int(name.rpartition("-")[2]), path) for name, path in stages.items() if name.startswith(f"{kind}-"))
         self._firsts = np.array([first for first, _ in chunks])
-        self._files = [safe_open(path / FILE, framework="pt") for _, path in chunks]
+        self._files = [path / FILE for _, path in chunks]
 
     def read(self, shards: Sequence[int] | np.ndarray) -> dict[str, torch.Tensor]:
         """name -> tensor ``[len(shards), ...]``, copies, in the order of ``shards``."""
         rows: dict[str, list[torch.Tensor]] = {}
         for shard in shards:
             chunk = int(np.searchsorted(self._firsts, shard, side="right")) - 1
-            file, row = self._files[chunk], int(shard) - int(self._firsts[chunk])
-            for name in file.keys():  # noqa: SIM118 (a file is no dict)
-                rows.setdefault(name, []).append(file.get_slice(name)[row : row + 1])
+            row = int(shard) - int(self._firsts[chunk])
+            # Opened for every read: a mapping that stayed would count all rows ever read as memory of this process.
+            with safe_open(self._files[chunk], framework="pt") as file:
+                for name in file.keys():  # noqa: SIM118 (a file is no dict)
+                    rows.setdefault(name, []).append(file.get_slice(name)[row : row + 1].clone())
         return {name: torch.cat(parts) for name, parts in rows.items()}

@@ -102,20 +102,19 @@ def test_states_are_read_in_the_order_asked_and_across_files(tmp_path):
 READ_THEM = """
 import sys
 from pathlib import Path
-import torch
-from trainables.sharded_gan import pretraining as pretraining_stages
 from trainables.sharded_gan.states import ShardStates
 
-def anonymous() -> int:
+def resident() -> int:
     lines = Path("/proc/self/status").read_text().splitlines()
-    return int(next(line for line in lines if line.startswith("RssAnon")).split()[1]) * 1024
+    return int(next(line for line in lines if line.startswith("VmRSS")).split()[1]) * 1024
 
 root = Path(sys.argv[1])
-before = anonymous()
+before = most = resident()
 states = ShardStates({folder.name: folder for folder in root.iterdir()}, "critics")
-for first in range(0, 32 * 5, 32):
-    read = states.read(range(first * 5, first * 5 + 32 * 5, 5))
-print(anonymous() - before, sum(tensor.numel() * 4 for tensor in read.values()))
+for first in range(31):
+    read = states.read(range(first, 1000, 31)[:32])
+    most = max(most, resident())
+print(most - before, sum(tensor.numel() * 4 for tensor in read.values()))
 """
 
 
@@ -132,5 +131,5 @@ def test_reading_the_drawn_critics_takes_their_memory_and_not_their_files(tmp_pa
     command = [sys.executable, "-c", READ_THEM, str(tmp_path)]
     grown, drawn = map(int, subprocess.run(command, capture_output=True, text=True, check=True).stdout.split())
     assert on_disk > 80_000_000
-    assert grown < 0.1 * on_disk
-    assert grown < 3 * drawn + 5_000_000
+    assert grown < 0.3 * on_disk, "all critics have been read, 32 at a time"
+    assert grown < 3 * drawn + 10_000_000
