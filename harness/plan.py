@@ -325,7 +325,16 @@ class _Planner:
         try:
             metrics.check(settings.metrics, data.info.height, data.info.width)
             if "inception" not in settings.metrics:
+                if settings.inception_weights:
+                    self.notes["evaluate.inception_weights is not used: evaluate.metrics does not list `inception`"] = None
                 return None
+            if not spec.resources.gpu:
+                minutes = metrics.INCEPTION_CPU_SECONDS * settings.samples / 60
+                whole = metrics.INCEPTION_CPU_SECONDS * data.info.size / 60
+                self.notes[
+                    f"Inception metrics without a GPU (resources.gpu) take about {minutes:.0f} minutes a trial and, once, "
+                    f"{whole:.0f} minutes for the training set"
+                ] = None
             if settings.inception_weights not in self._weights:
                 self._weights[settings.inception_weights] = weights.find(settings.inception_weights)
             return self._weights[settings.inception_weights]

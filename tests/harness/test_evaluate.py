@@ -82,6 +82,11 @@ def test_other_weights_are_refused_in_the_plan(tmp_path: Path, monkeypatch: pyte
     assert plan(tmp_path).trials[0].inception is None, "the weights are looked at only where they are needed"
 
 
+def test_weights_without_their_metrics_are_noted(tmp_path: Path) -> None:
+    (note,) = plan(tmp_path, "evaluate.inception_weights=/nowhere.pth").notes
+    assert note.startswith("evaluate.inception_weights is not used")
+
+
 def test_images_that_are_too_small_are_refused_in_the_plan(tmp_path: Path) -> None:
     images, labels = np.zeros((20, 16, 16), np.uint8), np.arange(20) % 10
     small = {"train_images": images, "train_labels": labels, "test_images": images, "test_labels": labels}

@@ -15,7 +15,7 @@ from torch import nn
 from torch_fidelity.metric_kid import KEY_METRIC_KID_MEAN, kid_features_to_metric
 
 from . import weights as weights_file
-from .fidelity import Statistics, frechet_distance, inception_score, statistics
+from .fidelity import Statistics, frechet_distance, inception_score
 from .weights import InceptionWeights
 
 BATCH = 50
@@ -58,19 +58,16 @@ def compute_reference(
 
     Returns the logits of its first ``scored`` images. They go through in chunks: memory does not grow with their number.
     """
-    count, total, squares, kept, logits = 0, 0.0, 0.0, [], []
+    moments, kept, logits = _Moments(), [], []
     for chunk in train.split(CHUNK):
         features, of_chunk = extract(network, chunk, device)
-        if count < KID_REFERENCE:
-            kept.append(features[: KID_REFERENCE - count])
-        if count < scored:
-            logits.append(of_chunk[: scored - count])
-        exact = features.double().numpy()
-        count, total, squares = count + len(exact), total + exact.sum(axis=0), squares + exact.T @ exact
-    mean = total / count
-    sigma = (squares - count * np.outer(mean, mean)) / (count - 1)
-    saved = {"mu": torch.from_numpy(mean), "sigma": torch.from_numpy(sigma), "features": torch.cat(kept)}
-    save_file(saved, directory / "inception.safetensors")
+        if moments.count < KID_REFERENCE:
+            kept.append(features[: KID_REFERENCE - moments.count])
+        if moments.count < scored:
+            logits.append(of_chunk[: scored - moments.count])
+        moments.add(features)
+    saved = {name: torch.from_numpy(value) for name, value in moments.statistics().items()}
+    save_file({**saved, "features": torch.cat(kept)}, directory / "inception.safetensors")
     return torch.cat(logits)
 
 
@@ -89,8 +86,27 @@ def measure(network: nn.Module, images: torch.Tensor, reference: Reference, devi
 def distances(features: torch.Tensor, reference: Reference) -> dict[str, float]:
     """FID and KID of float32 ``features [N, 2048]``."""
     of_training_set, some = reference
+    moments = _Moments()
+    for chunk in features.split(CHUNK):
+        moments.add(chunk)
     kid = kid_features_to_metric(features, some, kid_subset_size=min(KID_SUBSET, len(features), len(some)), verbose=False)
     return {
-        "fid_inception": frechet_distance(statistics(features.double()), of_training_set),
+        "fid_inception": frechet_distance(moments.statistics(), of_training_set),
         "kid_inception": kid[KEY_METRIC_KID_MEAN],
     }
+
+
+class _Moments:
+    """Mean and covariance of features that come in chunks: 60,000 at once would take gigabytes in float64."""
+
+    def __init__(self) -> None:
+        self.count, self._sum, self._squares = 0, np.zeros(()), np.zeros(())
+
+    def add(self, features: torch.Tensor) -> None:
+        exact = features.double().numpy()
+        self.count += len(exact)
+        self._sum, self._squares = self._sum + exact.sum(axis=0), self._squares + exact.T @ exact
+
+    def statistics(self) -> Statistics:
+        mean = self._sum / self.count
+        return {"mu": mean, "sigma": (self._squares - self.count * np.outer(mean, mean)) / (self.count - 1)}
