@@ -1,8 +1,8 @@
 """Tensors of many shards in safetensors files, read a shard at a time.
 
-A stage of ``pretraining`` writes one file for its shards; the first axis of every tensor is the shard. Files are memory-mapped
-while they are read, and only the rows of the shards that were drawn are: a thousand critics of the published width (4.3 GB) cost
-a trial the memory of those that answer one step.
+A stage of ``pretraining`` writes one file for its shards; the first axis of every tensor is the shard. A file is mapped while
+it is read, and only the rows of the shards that were drawn are: a thousand critics of the published width (4.3 GB) cost a trial
+the memory of those that answer one step.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from engine_runs import SIGNALS, Forced, Recorder, compute_stages, equal, random_data, settings, start
+from engine_runs import PUBLISHED_NETWORKS, SIGNALS, Forced, Recorder, compute_stages, equal, random_data, settings, start
 
 from trainables.sharded_gan.training import load_sampler
 
@@ -56,11 +56,19 @@ def test_a_shard_goes_on_with_its_own_critic_and_adam(tmp_path, data, schedule):
 
 
 @pytest.mark.parametrize(
-    ("signal", "schedule"),
-    [("critic and reconstruction", schedule) for schedule in SCHEDULES] + [("energy", "sampled"), ("critic", "sampled")],
+    ("signal", "changes"),
+    [
+        *(("critic and reconstruction", {"schedule": schedule}) for schedule in SCHEDULES),
+        ("energy", {}),
+        ("critic", {}),
+        ("critic", {**PUBLISHED_NETWORKS, "shards_per_step": 1}),
+        ("critic with shared fakes", PUBLISHED_NETWORKS),
+    ],
+    ids=str,
 )
-def test_a_resumed_trainer_goes_on_to_the_bit(tmp_path, data, signal, schedule):
-    config = settings(SIGNALS[signal], {"schedule": schedule, "noise_injection": 0.2, "learning_rate_schedule": "cosine"})
+def test_a_resumed_trainer_goes_on_to_the_bit(tmp_path, signal, changes):
+    data = random_data(shape=(1, 28, 28) if "generator" in changes else (1, 8, 8))
+    config = settings(SIGNALS[signal], changes, {"noise_injection": 0.2, "learning_rate_schedule": "cosine"})
     stages = compute_stages("ef_dpgan", config, data, tmp_path / "stages")
     whole = start(config, data, stages, method="ef_dpgan")
     diagnostics = whole.advance(0, STEPS)
