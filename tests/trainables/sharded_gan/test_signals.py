@@ -1,0 +1,169 @@
+"""What a shard answers, against loops over single images as the descriptions write them."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from engine_runs import RECONSTRUCTION, compute_stages, random_data, settings
+
+from trainables import registry
+from trainables.coins import torch_coins
+from trainables.networks.critic import Critics
+from trainables.networks.encoder import Encoders
+from trainables.sharded_gan import signals
+from trainables.sharded_gan.critics import Batches
+from trainables.sharded_gan.signals import EnergyCritic, Reconstruction, TrainedCritic, repulsion
+from trainables.sharded_gan.states import ShardStates
+
+SHARDS = np.array([[1, 2, 3, 4, 5], [6, 7, 8, 9, 10], [11, 12, 13, 14, 15]])
+ASKED = np.array([0, 2])
+CLIP = 3.0
+
+
+@pytest.fixture
+def data():
+    """Three classes; shard 0 has one record of class 1, shard 2 none of class 2."""
+    data = random_data(16, classes=3)
+    data.labels[SHARDS[0]] = [0, 0, 1, 2, 2]
+    data.labels[SHARDS[2]] = [0, 1, 0, 1, 0]
+    return data
+
+
+@pytest.fixture
+def shown(data):
+    """(generated images ``[7, 1, 8, 8]``, labels): the second one a record of shard 0, the third near it."""
+    images = torch.rand(7, 1, 8, 8, generator=torch_coins(0, "test"))
+    images[1] = torch.from_numpy(data.images[1]) / 255
+    images[2] = images[1] + 1e-3
+    return images, torch.tensor([0, 0, 0, 1, 1, 2, 2])
+
+
+def batches(data):
+    return Batches(torch.from_numpy(data.images), torch.from_numpy(data.labels), SHARDS)
+
+
+def config(**changes):
+    return registry.method("ef_dpgan").Config(**settings(RECONSTRUCTION, {"reconstruction_clip": CLIP}, changes))
+
+
+def alike(data, shard, label):
+    """Images of the shard's records of the class, ``[n, 1, 8, 8]``."""
+    records = [record for record in SHARDS[shard] if data.labels[record] == label]
+    return torch.from_numpy(data.images[records]) / 255
+
+
+def test_energy_is_the_mean_unit_vector_away_from_the_class(data, shown):
+    images, labels = shown
+    answers = EnergyCritic(batches(data)).answers(ASKED, images, labels, 0)
+    for place, shard in enumerate(ASKED):
+        for i, label in enumerate(labels.tolist()):
+            real = alike(data, shard, label)
+            pulls = [(images[i] - x) / max(math.dist(images[i].flatten(), x.flatten()), 0.5) for x in real]
+            expected = sum(pulls) / len(pulls) if pulls else torch.zeros(1, 8, 8)
+            torch.testing.assert_close(answers[place, i], expected, rtol=1e-4, atol=1e-5)
+    assert answers.flatten(2).norm(dim=2).max() <= 1 + 1e-5
+
+
+def test_repulsion_is_the_mean_unit_vector_from_the_others_of_the_class(shown):
+    images, labels = shown
+    found = repulsion(images, labels)
+    for i, label in enumerate(labels.tolist()):
+        others = [images[j] for j in range(len(images)) if j != i and labels[j] == label]
+        pushes = [(images[i] - x) / max(math.dist(images[i].flatten(), x.flatten()), 0.5) for x in others]
+        torch.testing.assert_close(found[i], sum(pushes) / len(pushes), rtol=1e-4, atol=1e-5)
+    assert not repulsion(images[:1], labels[:1]).any(), "alone in its class"
+
+
+def residual(image, target):
+    return (image - target) / max(float((image - target).norm()), CLIP)
+
+
+def test_reconstruction_pulls_to_the_nearest_image_of_the_class(data, shown):
+    images, labels = shown
+    answers = Reconstruction(config(), batches(data), None, data.info, 0).answers(ASKED, images, labels, 0)
+    for place, shard in enumerate(ASKED):
+        for i, label in enumerate(labels.tolist()):
+            real = alike(data, shard, label)
+            nearest = min(real, key=lambda x: math.dist(images[i].flatten(), x.flatten()), default=images[i])
+            torch.testing.assert_close(answers[place, i], residual(images[i], nearest))
+    assert not answers[0, 1].any(), "the image is the record"
+    assert answers.flatten(2).norm(dim=2).max() <= 1 + 1e-5
+
+
+def test_reconstruction_by_latent_asks_the_shards_own_encoder(tmp_path, data, shown):
+    images, labels = shown
+    settings = config(matching="latent", shards=3)
+    encoders = ShardStates(compute_stages("ef_dpgan", settings.model_dump(), data, tmp_path), "encoders")
+    answers = Reconstruction(settings, batches(data), encoders, data.info, 0).answers(ASKED, images, labels, 0)
+    by_pixels = Reconstruction(config(), batches(data), None, data.info, 0).answers(ASKED, images, labels, 0)
+    for place, shard in enumerate(ASKED):
+        encoder = Encoders(data.info.shape, latent=settings.encoder.latent, channels=settings.encoder.channels, count=1)
+        encoder.load_state_dict(encoders.read([shard]))
+        for i, label in enumerate(labels.tolist()):
+            real = alike(data, shard, label)
+            if len(real):
+                with torch.no_grad():
+                    code, codes = encoder(images[None, i : i + 1])[0][0], encoder(real[None])[0][0]
+                nearest = real[int((codes - code).norm(dim=1).argmin())]
+                torch.testing.assert_close(answers[place, i], residual(images[i], nearest))
+            else:
+                assert not answers[place, i].any()
+    assert not torch.equal(answers, by_pixels)
+
+
+def test_reconstruction_by_chance_takes_every_image_of_the_class_equally_often(data, shown):
+    images, labels = shown
+    signal = Reconstruction(config(matching="random", reconstruction_clip=100.0), batches(data), None, data.info, 0)
+    steps = 3000
+    for i, label, shard in ((0, 0, 2), (3, 1, 0), (5, 2, 0)):
+        real = alike(data, shard, label)
+        counts = torch.zeros(len(real))
+        for step in range(steps):
+            target = images[i] - 100 * signal.answers(np.array([shard]), images, labels, step)[0, i]
+            counts[int((real - target).flatten(1).norm(dim=1).argmin())] += 1
+            assert (real - target).flatten(1).norm(dim=1).min() < 1e-3
+        # 5 standard deviations of a fair coin's count. The coins are public, so that this is no game of chance.
+        assert (counts - steps / len(real)).abs().max() <= 5 * math.sqrt(steps * 0.25)
+
+
+def test_an_untrained_clone_answers_with_its_pretrained_gradient(tmp_path, data, shown):
+    images, labels = shown
+    critic = settings()["critic"]
+    trial = registry.method("gs_wgan").Config(**settings({"shards": 3, "critic": {**critic, "steps": 0}}))
+    pretrained = ShardStates(compute_stages("gs_wgan", trial.model_dump(), data, tmp_path), "critics")
+    arguments = (trial.critic, batches(data), pretrained, None, data.info, 0, torch.device("cpu"))
+    answers = TrainedCritic(*arguments, keeps=False).answers(ASKED, images, labels, 0)
+    for place, shard in enumerate(ASKED):
+        network = Critics(data.info.shape, 3, channels=4, count=1)
+        network.load_state_dict(pretrained.read([shard]))
+        asked = images[None].clone().requires_grad_()
+        (gradient,) = torch.autograd.grad(-network(asked, labels[None]).sum(), asked)
+        torch.testing.assert_close(answers[place], gradient[0], rtol=1e-4, atol=1e-6)
+        assert gradient.any()
+
+
+@pytest.mark.parametrize("at_once", [1, 2])
+def test_groups_of_shards_answer_as_all_at_once(tmp_path, monkeypatch, data, shown, at_once):
+    images, labels = shown
+    asked = np.array([0, 1, 2])
+    trial = config(matching="latent", shards=3)
+    stages = compute_stages("ef_dpgan", trial.model_dump(), data, tmp_path)
+
+    def fakes(wanted, purpose, key):
+        return torch.rand(len(wanted), 1, 8, 8, generator=torch_coins(0, purpose, *key))
+
+    critic = (trial.critic, batches(data), ShardStates(stages, "critics"), fakes, data.info, 0, torch.device("cpu"))
+
+    def all_answers():
+        found = [
+            EnergyCritic(batches(data)),
+            Reconstruction(trial, batches(data), ShardStates(stages, "encoders"), data.info, 0),
+            TrainedCritic(*critic, keeps=False),
+        ]
+        return [signal.answers(asked, images, labels, 0) for signal in found]
+
+    whole = all_answers()
+    monkeypatch.setattr(signals, "SHARDS_AT_ONCE", at_once)
+    for one, other in zip(all_answers(), whole, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-5)
