@@ -85,7 +85,7 @@ class EncoderConfig(_Settings):
     """Images of an update, at most the shard's."""
     learning_rate: float = Field(default=2e-3, gt=0)
     """Adam's rate."""
-    shards_per_job: int = Field(default=250, ge=1)
+    shards_per_job: int = Field(default=100, ge=1)
     """Encoders that one job trains, side by side."""
 
 
