@@ -338,7 +338,7 @@ def test_no_noise_is_said_to_be_no_privacy(tmp_path: Path, capsys: pytest.Captur
     ("change", "message"),
     [
         (("steps: 8", "stepz: 8"), "small.yaml:7:9: unknown key `stepz`"),
-        (("source: digits", "source: digit"), "expected digits, fashion_mnist or mnist"),
+        (("source: digits", "source: digit"), "expected digits, fashion_mnist, mnist, "),
         (("epsilon: 10", "epsilon: -1"), "small.yaml:6:20"),
         (("method: dp_energy", "method: dp_enrgy"), "did you mean `dp_energy`"),
     ],

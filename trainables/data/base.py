@@ -10,9 +10,10 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypedDict
+from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
-import numpy as np
+if TYPE_CHECKING:
+    import numpy as np
 
 Preparation = Literal["crop", "squeeze"]
 
@@ -152,6 +153,8 @@ def fetching(source: str, request: Request) -> str:
 
 def order(count: int) -> np.ndarray:
     """A public permutation that depends on the count alone. ``RandomState`` because its streams are frozen for ever."""
+    import numpy as np
+
     return np.random.RandomState(20260121).permutation(count)
 
 
@@ -192,7 +195,7 @@ def checked_labels(train: np.ndarray, where: str) -> int:
 
 def check_test_labels(labels: np.ndarray, classes: int, where: str) -> None:
     """Raise ``DataError`` where a test label is none of the training set's."""
-    wrong = np.flatnonzero((labels < 0) | (labels >= classes))
+    wrong = ((labels < 0) | (labels >= classes)).nonzero()[0]
     if len(wrong):
         raise DataError(
             f"{where}: row {wrong[0]} of the test set has label {labels[wrong[0]]}; the training set has 0 to {classes - 1}"
