@@ -153,6 +153,7 @@ CPU: dict[str, Any] = {
     "learning_rate": 3e-3,
     "learning_rate_schedule": "cosine",
     "ema": 0.98,
+    "encoder": {"channels": 8, "steps": 100},
 }
 """What the methods' presets for processors have in common: a small generator and few steps."""
 
