@@ -74,7 +74,7 @@ class EnergyCritic(_Stateless):
         for group in _groups(shards, SHARDS_AT_ONCE):
             real, real_labels = self._batches.whole(group)
             parts.append(_mean_directions(flat, real.flatten(2), labels[:, None] == real_labels[:, None, :]))
-        return torch.cat(parts).reshape(len(shards), *images.shape)
+        return torch.cat(parts)[: len(shards)].reshape(len(shards), *images.shape)
 
 
 def repulsion(images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
@@ -126,7 +126,7 @@ class TrainedCritic:
         pool = self._shared_fakes(step)
         at_once = 1 if self._keeps else SHARDS_AT_ONCE  # Adam has one count of updates for a whole stack
         groups = _groups(shards, at_once)
-        return torch.cat([self._answers(group, images, labels, step, pool) for group in groups])
+        return torch.cat([self._answers(group, images, labels, step, pool) for group in groups])[: len(shards)]
 
     def _answers(
         self, shards: np.ndarray, images: torch.Tensor, labels: torch.Tensor, step: int, pool: torch.Tensor | None
@@ -211,7 +211,7 @@ class Reconstruction(_Stateless):
             residual = flat - real.flatten(2).gather(1, target[..., None].expand(-1, -1, flat.shape[1]))
             pull = residual / residual.norm(dim=2, keepdim=True).clamp_min(self._config.reconstruction_clip)
             parts.append(pull * alike.any(dim=2, keepdim=True))
-        return torch.cat(parts).reshape(len(shards), *images.shape)
+        return torch.cat(parts)[: len(shards)].reshape(len(shards), *images.shape)
 
     def _targets(
         self, shards: np.ndarray, images: torch.Tensor, real: torch.Tensor, alike: torch.Tensor, coins: torch.Tensor
@@ -243,7 +243,13 @@ class Reconstruction(_Stateless):
 
 
 def _groups(shards: np.ndarray, at_once: int) -> list[np.ndarray]:
-    return [shards[first : first + at_once] for first in range(0, len(shards), at_once)]
+    """Groups of equal size, the last one filled with its last shard again; the answers over the count are to be dropped.
+
+    A stack of another size adds in another order: a shard's answer would tell its place among the drawn ones.
+    """
+    count = -(-len(shards) // at_once)
+    filled = np.append(shards, np.repeat(shards[-1:], -len(shards) % count))
+    return np.split(filled, count)
 
 
 def _distances(images: torch.Tensor, real: torch.Tensor) -> torch.Tensor:

@@ -4,6 +4,8 @@ import pytest
 import torch
 from engine_runs import PUBLISHED_NETWORKS, SIGNALS, Forced, compute_stages, random_data, settings, start
 
+from trainables.sharded_gan import signals
+
 # The last draw is what is compared. Both histories draw as many shards, since that number is public.
 FIRST = [[0, 1], [2, 3], [2, 4]]
 OTHER = [[3, 4], [1, 4], [2, 4]]
@@ -28,6 +30,16 @@ def test_an_answer_does_not_depend_on_what_was_drawn_before_or_beside_it(tmp_pat
     assert torch.equal(first[4], other[4])
     assert torch.equal(first[4], beside[4]), "shard 4 answers second in one step and first in the other"
     assert not torch.equal(first[2], first[4])
+
+
+@pytest.mark.parametrize("signal", SIGNALS)
+def test_nor_on_the_group_that_a_shard_is_computed_in(tmp_path, monkeypatch, signal):
+    """Two at a time: shard 4 is asked in the first group beside one shard, and in the last beside none."""
+    monkeypatch.setattr(signals, "SHARDS_AT_ONCE", 2)
+    config, data = settings(SIGNALS[signal], {"shards_per_step": 3}), random_data()
+    stages = compute_stages("gs_wgan", config, data, tmp_path)
+    last, first = (answers_at_last(config, data, stages, draws) for draws in ([[0, 2, 4]], [[3, 4, 5]]))
+    assert torch.equal(last[4], first[4])
 
 
 @pytest.mark.parametrize("schedule", ["persistent", "round_robin"])
