@@ -21,17 +21,21 @@ VERSION = engine.VERSION
 PRESETS: dict[str, dict[str, Any]] = {
     # The published settings are the engine's defaults.
     "published": {},
+    # Measured on Fashion-MNIST, K 1000. Pretrained for 30 rounds, the critics' gradients point along those of the energy
+    # distance and agree with each other; unpretrained, their directions are noise. Clones need five updates at 3e-3: at 1e-3
+    # they stay what pretraining left and drive images to pure black and white. Their answers have norms near 1, as the bound.
+    # It learns silhouettes of the classes, not their texture, and less than the closed-form critic of ef_dpgan does.
     "cpu": {
         **engine.CPU,
         "shards_per_step": 32,
         "critic": {
             "kind": "wgan_gp",
             "channels": 8,
-            "steps": 2,
+            "steps": 5,
             "batch": 16,
-            "learning_rate": 1e-3,
+            "learning_rate": 3e-3,
             "fakes": "shared",
-            "pretraining": {"steps": 100, "critic_steps": 3, "generator": "small", "learning_rate": 1e-3},
+            "pretraining": {"steps": 30, "critic_steps": 3, "generator": "small", "learning_rate": 1e-3},
         },
     },
 }
