@@ -31,6 +31,8 @@ from .mechanism import Mechanism, Phase, RecordMechanism, ShardMechanism
 # float32 norms overshoot their clip by 1.6e-7; clipping a little tighter keeps the declared bound true.
 CLIP_MARGIN = 1e-6
 
+_SHARDS_AT_ONCE = 16
+
 M = TypeVar("M", ShardMechanism, RecordMechanism)
 
 
@@ -170,9 +172,11 @@ class Sanitizer:
         """
         mechanism = self._require(ShardMechanism, "release_rows")
         self._check_shape(answers, (mechanism.shards_per_step, *mechanism.release_shape))
-        rows = mechanism.shards_per_step * mechanism.release_shape[0]
-        clipped = _clip(answers.detach().reshape(rows, -1), max_grad_norm).reshape(answers.shape).sum(dim=0)
-        return self._release(clipped, mechanism.noise_multiplier, 2 * max_grad_norm)
+        total = torch.zeros(mechanism.release_shape, dtype=torch.float64, device=answers.device)
+        for part in answers.detach().split(_SHARDS_AT_ONCE):  # in float64 a part at a time, however many shards were drawn
+            rows = part.reshape(len(part) * mechanism.release_shape[0], -1)
+            total += _clip(rows, max_grad_norm).reshape(part.shape).sum(dim=0)
+        return self._release(total, mechanism.noise_multiplier, 2 * max_grad_norm)
 
     # --- inside -------------------------------------------------------------------------------------------------------
 

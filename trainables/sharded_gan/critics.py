@@ -75,21 +75,24 @@ class CriticTraining:
 
     def __init__(self, config: CriticConfig, critics: Critics, learning_rate: float) -> None:
         self._config, self._critics = config, critics
-        self._rate = learning_rate
-        self.restart()
-
-    def restart(self) -> None:
-        """Forget Adam's moments."""
-        self.optimizer = torch.optim.Adam(self._critics.parameters(), lr=self._rate, betas=(0.5, 0.9))
+        self.optimizer = torch.optim.Adam(critics.parameters(), lr=learning_rate, betas=(0.5, 0.9))
 
     def update(
-        self, batches: Batches, shards: Sequence[int] | np.ndarray, fakes: Fakes, number: int, seed: int, key: tuple[int, ...]
+        self,
+        batches: Batches,
+        shards: Sequence[int] | np.ndarray,
+        fakes: Fakes,
+        *,
+        seed: int,
+        purpose: str,
+        step: int,
+        number: int,
     ) -> None:
-        """Update ``number`` (from 0) of the critics of ``shards``; coins are keyed by (seed, purpose, *key, number, shard)."""
+        """Update ``number`` (from 0) of a step; images and mixes have coins keyed by (seed, purpose, step, number, shard)."""
         config = self._config
-        purpose = [torch_coins(seed, "critic batch", *key, number, int(shard)) for shard in shards]
-        real, labels = batches.draw(shards, config.batch, purpose)
-        mix = torch.stack([torch.rand(labels.shape[1], 1, 1, 1, generator=rng) for rng in purpose]).to(real)
+        coins = [torch_coins(seed, purpose, step, number, int(shard)) for shard in shards]
+        real, labels = batches.draw(shards, config.batch, coins)
+        mix = torch.stack([torch.rand(labels.shape[1], 1, 1, 1, generator=rng) for rng in coins]).to(real)
         loss = critic_loss(
             self._critics,
             real,

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from trainables.base import DataInfo, Stage
 from trainables.privacy.mechanism import Neighbours, Phase, ShardMechanism
@@ -36,13 +36,13 @@ class PretrainingConfig(_Settings):
     critic_steps: int = Field(default=5, ge=1)
     """Updates of the critic for each of them."""
     generator: Literal["same", "small"] = "same"
-    """The shard's own generator: the network of the trial, or two dense layers, which cost a hundredth of it."""
+    """The shard's own generator: the network of the trial, or three dense layers, which cost next to nothing."""
     hidden: int = Field(default=64, ge=1)
     """Width of the dense layers of the small generator."""
     learning_rate: float = Field(default=1e-4, gt=0)
     """Adam's rate for both."""
     shards_per_job: int = Field(default=50, ge=1)
-    """Critics that one job trains, side by side."""
+    """Critics that one job trains, side by side. Their rounding depends on it, so trials of another number are others."""
 
 
 class CriticConfig(_Settings):
@@ -86,7 +86,7 @@ class EncoderConfig(_Settings):
     learning_rate: float = Field(default=2e-3, gt=0)
     """Adam's rate."""
     shards_per_job: int = Field(default=100, ge=1)
-    """Encoders that one job trains, side by side."""
+    """Encoders that one job trains, side by side; as for critics."""
 
 
 class Config(_Settings):
@@ -122,7 +122,8 @@ class Config(_Settings):
     noise_injection: float = Field(default=0.0, ge=0)
     """sigma_noise: standard deviation of the noise added to every upsampled feature map (Ma & Zhang, 2026, Algorithm 1)."""
     reconstruction: float = Field(default=0.0, ge=0)
-    """gamma_recon: weight of the pull of every generated image to a real one of its class (Ma & Zhang, 2026, equation 15)."""
+    """gamma_recon: weight of the pull of every generated image to a real one of its class (Ma & Zhang, 2026, equation 15). The
+    pull shares max_grad_norm with the critic's answer: where their sum is longer, gamma decides whose direction it has."""
     reconstruction_clip: float = Field(default=7.0, gt=0)
     """Distance up to which that pull grows, as the squared distance's gradient does; beyond it its norm is gamma_recon."""
     matching: Matching = "pixels"
@@ -140,6 +141,27 @@ class Config(_Settings):
     """What tells generated images from real ones."""
     encoder: EncoderConfig = EncoderConfig()
     """What tells which images are alike."""
+
+    @model_validator(mode="after")
+    def _unread_settings_are_defaults(self) -> Config:
+        """Two files that differ in settings which nothing reads ask for one trial, and pay for it once."""
+        unread: dict[str, Any] = {}
+        if self.reconstruction == 0:
+            unread |= {name: type(self).model_fields[name].default for name in ("matching", "reconstruction_clip")}
+        if self.reconstruction == 0 or self.matching != "latent":
+            unread["encoder"] = EncoderConfig()
+        if self.critic.weight == 0:
+            unread["critic"] = CriticConfig(weight=0)
+        elif self.critic.kind == "energy":
+            unread["critic"] = CriticConfig(kind="energy", weight=self.critic.weight)
+        elif self.critic.pretraining.generator == "same":
+            pretraining = self.critic.pretraining.model_copy(update={"hidden": PretrainingConfig().hidden})
+            unread["critic"] = self.critic.model_copy(update={"pretraining": pretraining})
+        if len(signals(self)) < 2:
+            unread["release"] = "summed"
+        for name, value in unread.items():
+            object.__setattr__(self, name, value)  # frozen is for everybody else
+        return self
 
 
 CPU: dict[str, Any] = {

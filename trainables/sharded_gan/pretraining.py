@@ -44,7 +44,7 @@ def critics(config: Mapping[str, Any], train: Dataset, test: Dataset, directory:
                 return local(labels, "pretraining fakes", step, number)
 
         for number in range(pretraining["critic_steps"]):
-            training.update(batches, shards, fakes, number, seed, (step,))
+            training.update(batches, shards, fakes, seed=seed, purpose="pretraining batch", step=step, number=number)
         labels = torch.stack(
             [
                 torch.randint(train.classes, (settings.batch,), generator=torch_coins(seed, "pretraining labels", step, shard))

@@ -147,7 +147,7 @@ class TrainedCritic:
             return pool[wanted, torch.stack(choice).to(wanted.device)]
 
         for number in range(self._config.steps):
-            training.update(self._batches, shards, fakes, number, self._seed, (step,))
+            training.update(self._batches, shards, fakes, seed=self._seed, purpose="critic batch", step=step, number=number)
         asked = images.detach().expand(len(shards), *images.shape).clone().requires_grad_()
         scores = critics(asked, labels.expand(len(shards), -1))
         (gradient,) = torch.autograd.grad(-scores.sum(), asked)

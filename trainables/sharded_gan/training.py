@@ -70,7 +70,9 @@ class Trainer:
         # Post-processing from here on. Every divisor is a declared constant, however many shards held a class.
         direction = release.to(images) / config.shards_per_step
         if config.critic.kind == "energy":
-            direction = direction - config.critic.weight * repulsion(images.detach(), labels)
+            # The attraction was clipped; its public counterpart may not outweigh what was left of it.
+            weight = min(config.critic.weight, config.max_grad_norm)
+            direction = direction - weight * repulsion(images.detach(), labels)
         loss = (images * direction).sum() / config.generator_batch
         rate = cosine(step, config.steps) if config.learning_rate_schedule == "cosine" else 1.0
         self._network.update(loss, decay=min(config.ema, 1 - 1 / (step + 1)), rate=rate)
