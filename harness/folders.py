@@ -3,7 +3,8 @@
 ``ROOT`` (``--results``) holds what sweeps share: ``stages/``, ``ledger/``, ``calibrations.json``, ``fingerprints.json``.
 ``ROOT/NAME`` holds one sweep. The table folders (``attempts``, ``trials``, ``history``, ``samples``) contain nothing but
 their parts, so that any reader of ``ROOT/NAME/trials/*.parquet`` sees the table; temporary files are made in ``scratch``
-and parts that an attempt left uncommitted or superseded are moved to ``set_aside``.
+and parts that an attempt left uncommitted or superseded are moved to ``set_aside``. Checkpoints and stages hold models and
+statistics of private data that no noise protects: their folders, and ``scratch`` where they are written, are the owner's.
 """
 
 from __future__ import annotations
@@ -90,9 +91,22 @@ class Folders:
     def log(self, trial_id: str, attempt: int) -> Path:
         return self.logs / f"{trial_id}.{attempt}.log"
 
+    def make_private(self) -> None:
+        """Make the folders of what is never released, and close them to everyone but their owner.
+
+        Those that are there already are closed as well, except where they are another user's: that is theirs to decide.
+        """
+        for folder in (self.checkpoints, self.stages, self.scratch):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if folder.stat().st_uid == os.getuid():
+                folder.chmod(0o700)
+
     def temporary(self) -> Path:
-        """A path in ``scratch`` that nobody else uses; rename what is written there to where it belongs."""
-        self.scratch.mkdir(parents=True, exist_ok=True)
+        """A path in ``scratch`` that nobody else uses; rename what is written there to where it belongs.
+
+        The private folders are there and closed from then on.
+        """
+        self.make_private()
         return self.scratch / f"{uuid.uuid4().hex}.tmp"
 
 

@@ -2,7 +2,7 @@
 
 A stage lives in ``ROOT/stages/<name>-<12 hex>/``; the hex is a hash of its settings, its code's name and the data
 fingerprint. The folder appears by one rename when it is complete, so a folder that exists can be used. Stages see private
-data and are never released: they stay with the data owner.
+data and are never released: they stay with the data owner, and only the user who computed one can read it.
 """
 
 from __future__ import annotations
@@ -31,11 +31,10 @@ def compute_stage(folders: Folders, identifier: str, stage: Stage, train: Datase
         return target
     module, _, function = stage.compute.partition(":")
     temporary = folders.temporary()
-    temporary.mkdir()
+    temporary.mkdir(mode=0o700)
     try:
         getattr(importlib.import_module(module), function)({**stage.config, **stage.paths}, train, test, temporary, device)
         write_json(temporary / "stage.json", {"name": stage.name, "config": dict(stage.config), "compute": stage.compute})
-        folders.stages.mkdir(parents=True, exist_ok=True)
         try:
             temporary.rename(target)
         except OSError:

@@ -127,7 +127,7 @@ def _run(arguments: argparse.Namespace, sweep: Sweep, specs: Sequence[TrialSpec]
     from .progress import Progress, stop_on_signals
     from .recovery import close_orphans
 
-    folders.sweep.mkdir(parents=True, exist_ok=True)
+    folders.make_private()
     with DriverLock(folders.lock):
         close_orphans(folders)
         plan = make_plan(folders, specs, retry_failed=arguments.retry_failed, only=arguments.only)

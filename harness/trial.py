@@ -232,9 +232,9 @@ class _TrialRun:
         import torch
 
         temporary = self.folders.temporary()
+        temporary.touch(mode=0o600)
         state = {"step": self.step, "history": self.history, "injected": self.injected_seed, "trainer": trainer.state_dict()}
         torch.save(state, temporary)
-        path.parent.mkdir(parents=True, exist_ok=True)
         temporary.replace(path)
 
     # --- evaluation ---------------------------------------------------------------------------------------------------

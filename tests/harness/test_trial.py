@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -331,6 +332,22 @@ def test_an_overtaken_attempt_leaves_everything_to_the_later_one(root: Path) -> 
     assert first.end is None
     assert second.end is None
     assert not folders.generator(job["trial_id"]).exists()
+
+
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def test_private_models_are_the_owners_alone(root: Path, stages_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("harness.trial.STOP_INTERVAL_S", 0.0)
+    folders, job, path = prepared = prepare(root)
+    folders.checkpoints.mkdir(mode=0o755)  # as an earlier version left it
+    folders.checkpoints.chmod(0o755)
+    assert run(prepared, report=StopAfter(3, path))["status"] == "interrupted"
+    assert mode(folders.checkpoint(job["trial_id"])) == 0o600
+    assert mode(folders.log(job["trial_id"], 1)) == 0o600
+    assert {mode(folder) for folder in (folders.checkpoints, folders.stages, folders.scratch)} == {0o700}
+    assert {mode(stage) for stage in (stages_root / "stages").iterdir()} == {0o700}
 
 
 def test_data_other_than_planned_are_refused(root: Path) -> None:
