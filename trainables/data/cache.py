@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -21,6 +22,8 @@ from trainables.base import Dataset
 from .base import cache_root
 
 _HASH = "content_hash"
+_LEFT_AFTER_S = 24 * 3600.0
+"""Age from which a folder that is not finished counts as left by a process that was killed."""
 
 
 def decoded(
@@ -39,6 +42,7 @@ def decoded(
     with suppress(OSError):
         folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         folder.parent.chmod(0o700)
+        _remove_leftovers(folder.parent)
         _write(folder, made, content_hash)
         return _read(folder, content_hash) or made
     return made
@@ -73,6 +77,12 @@ def _write(folder: Path, splits: tuple[Dataset, Dataset], content_hash: Callable
                 part.rename(folder)
     finally:
         shutil.rmtree(part, ignore_errors=True)
+
+
+def _remove_leftovers(parent: Path) -> None:
+    for part in parent.glob("*.part"):
+        if part.stat().st_mtime < time.time() - _LEFT_AFTER_S:
+            shutil.rmtree(part, ignore_errors=True)
 
 
 def read_fingerprints(file: Path) -> dict[str, str]:

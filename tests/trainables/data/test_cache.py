@@ -6,6 +6,7 @@ import json
 import mmap
 import os
 import stat
+import time
 from pathlib import Path
 
 import numpy as np
@@ -105,6 +106,15 @@ def test_an_entry_that_another_process_finished_meanwhile_is_used(own_cache):
     cache.decoded("entry", slow, content_hash)
     assert (own_cache / "entry" / "theirs").exists()
     assert [entry.name for entry in own_cache.iterdir()] == ["entry"]
+
+
+def test_what_killed_processes_left_is_removed_after_a_day(own_cache):
+    for name, age in (("old", 25), ("new", 23)):
+        (own_cache / f"{name}.part").mkdir(parents=True)
+        (own_cache / f"{name}.part" / "train_images.npy").touch()
+        os.utime(own_cache / f"{name}.part", (time.time() - age * 3600,) * 2)
+    cache.decoded("entry", splits, content_hash)
+    assert {entry.name for entry in own_cache.iterdir()} == {"entry", "new.part"}
 
 
 def test_a_cache_that_cannot_be_written_to_costs_time_alone(tmp_path, monkeypatch):
