@@ -245,7 +245,7 @@ class Reconstruction(_Stateless):
 def _groups(shards: np.ndarray, at_once: int) -> list[np.ndarray]:
     """Groups of equal size, the last one filled with its last shard again; the answers over the count are to be dropped.
 
-    A stack of another size adds in another order: a shard's answer would tell its place among the drawn ones.
+    A stack of another size adds in another order: the rounding of a shard's answer would tell how many were drawn with it.
     """
     count = -(-len(shards) // at_once)
     filled = np.append(shards, np.repeat(shards[-1:], -len(shards) % count))

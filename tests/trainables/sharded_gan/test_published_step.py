@@ -262,7 +262,7 @@ def test_pretraining_is_the_published_one(float64, tmp_path):
     initial = dict(state)
     for step in range(2):
         for update in range(3):
-            rng = torch_coins(coins, "critic batch", step, update, shard)
+            rng = torch_coins(coins, "pretraining batch", step, update, shard)
             records = partition(50, SHARDS, seed=coins)[shard][torch.randperm(12, generator=rng)[:batch].numpy()]
             real = torch.from_numpy(data.images[records]).double() / 255
             labels = torch.from_numpy(data.labels[records])

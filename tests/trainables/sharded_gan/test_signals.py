@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from engine_runs import RECONSTRUCTION, compute_stages, random_data, settings
+from engine_runs import RECONSTRUCTION, compute_stages, random_data, settings, start
 
 from trainables import registry
 from trainables.coins import torch_coins
@@ -167,3 +167,15 @@ def test_groups_of_shards_answer_as_all_at_once(tmp_path, monkeypatch, data, sho
     monkeypatch.setattr(signals, "SHARDS_AT_ONCE", at_once)
     for one, other in zip(all_answers(), whole, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-5)
+
+
+def test_repulsion_weighs_no_more_than_the_attraction_that_the_clip_has_left(data):
+    """Where the clip leaves the attraction's direction alone, a larger weight of the critic changes nothing."""
+    kept = []
+    for weight in (50.0, 500.0):
+        critic = {"kind": "energy", "weight": weight}
+        run = start(settings({"critic": critic, "max_grad_norm": 1.0, "labels": "uniform"}), random_data(), {}, noise=0.0)
+        run.advance(0, 4)
+        kept.append(run.trainer.released())
+    for name, tensor in kept[0].items():
+        torch.testing.assert_close(kept[1][name], tensor, rtol=1e-3, atol=1e-4)
