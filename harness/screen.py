@@ -176,7 +176,7 @@ def lineage_account(plan: Plan, lineage: str) -> list[Composition]:
     return found
 
 
-def print_status(document: Mapping[str, Any], console: Console) -> None:
+def print_status(plan: Plan, document: Mapping[str, Any], console: Console) -> None:
     """The status as a table with what is measured so far, real images last; failures with the place of their log."""
     from rich.table import Table
 
@@ -201,6 +201,7 @@ def print_status(document: Mapping[str, Any], console: Console) -> None:
     for real in document["real"]:
         table.add_row("", real_label(real, document["real"]), "", "", *cells(real))
     console.print(table)
+    _print_private_note(plan, shown, document["real"], console)
     if len(document["trials"]) > MOST_ROWS:
         console.print(f"... and {len(document['trials']) - MOST_ROWS} more; --status --json prints all of them")
     console.print(", ".join(f"{count} {status}" for status, count in document["totals"].items()) + f"; {document['driver']}")
@@ -214,6 +215,17 @@ def print_status(document: Mapping[str, Any], console: Console) -> None:
             console.print(f"Data set {lineage}: {spent} (delta {part['delta']:g}, {part['neighbours']}).")
         if not parts:
             console.print(f"Data set {lineage}: nothing has been spent on it yet.")
+
+
+def _print_private_note(plan: Plan, shown: Sequence[str], real: Sequence[Any], console: Console) -> None:
+    """What a reader of a table with these columns and rows of real images has to know before choosing by them."""
+    if all(trial.data.public for trial in plan.trials) or not (real or any(METRICS[name].private for name in shown)):
+        return
+    console.print(
+        "real2gen, fd, fid, kid, the is of the data set's classifier and the row of real images are measured with the "
+        "private training set, without noise: choosing a trial by them is covered by no epsilon; gen2real is free if the "
+        "test set is public."
+    )
 
 
 def real_label(real: Mapping[str, Any], among: Sequence[Mapping[str, Any]]) -> str:
@@ -288,12 +300,7 @@ def print_results(plan: Plan, console: Console) -> None:
     shown += [{"label": real_label(row, real), "status": "", **row} for row in real]
     console.print()
     summary(shown, console)
-    if any(not trial.data.public for trial in plan.trials):
-        console.print(
-            "real2gen, fd, fid, kid, the is of the data set's classifier and the row of real images are measured with the "
-            "private training set, without noise: choosing a trial by them is covered by no epsilon; gen2real is free if the "
-            "test set is public."
-        )
+    _print_private_note(plan, [name for name in METRICS if any(row.get(name) is not None for row in shown)], real, console)
     folder = plan.folders.sweep
     samples = store.read_table("samples", parts["samples"]).to_pandas()
     sheet = write_contact_sheet(plan, samples, [row for row in map(rows.get, ids) if row])

@@ -108,7 +108,7 @@ def _command(arguments: argparse.Namespace) -> int:
     plan = make_plan(folders, specs, retry_failed=arguments.retry_failed, only=arguments.only)
     if arguments.status:
         document = screen.status_document(plan)
-        print(json.dumps(document, indent=1)) if arguments.json else screen.print_status(document, console)
+        print(json.dumps(document, indent=1)) if arguments.json else screen.print_status(plan, document, console)
         return OK
     if arguments.json:
         print(json.dumps(plan_document(plan), indent=1))

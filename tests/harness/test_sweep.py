@@ -133,6 +133,18 @@ def test_real_images_are_shown_only_where_the_data_are_public(done: Path, capsys
     assert widths["true"] > widths["false"], "a column more"
 
 
+def test_the_status_says_as_well_what_private_numbers_are_no_basis_for(done: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def shown(*arguments: str) -> str:
+        capsys.readouterr()
+        command(done, "--status", "--set", "data.public=false", *arguments)
+        return " ".join(capsys.readouterr().out.split())
+
+    warning = "choosing a trial by them is covered by no epsilon"
+    assert warning in shown()
+    assert warning not in shown("--json")
+    assert warning not in shown("--set", "train.steps=9"), "nothing is measured yet"
+
+
 def test_the_same_command_again_does_nothing(done: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = attempts(done)
     assert command(done) == sweep.OK
