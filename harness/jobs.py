@@ -27,7 +27,7 @@ class Job:
     cpu: float = 1.0
     gpu: float = 0.0
     memory: int | None = None
-    """Bytes, measured on earlier jobs of the kind; None where nothing is known."""
+    """Bytes, as the sweep file declares or as measured on earlier trials; None where nothing is known."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -28,11 +28,13 @@ def new_launch(plan: Plan, provenance: dict[str, str | None]) -> Path:
 
 
 def stage_jobs(plan: Plan) -> list[Job]:
-    """The stages that are missing."""
-    return [
-        Job(id=identifier, kind="stage", label=f"stage {stage.name}", cpu=_resources(trial)[0], gpu=_resources(trial)[1])
-        for identifier, (stage, trial) in plan.stages.items()
-    ]
+    """The stages that are missing. Each asks for what the trial declares that it is computed for."""
+    jobs = []
+    for identifier, (stage, trial) in plan.stages.items():
+        cpu, gpu = _resources(trial)
+        memory = trial.spec.resources.memory_bytes
+        jobs.append(Job(id=identifier, kind="stage", label=f"stage {stage.name}", cpu=cpu, gpu=gpu, memory=memory))
+    return jobs
 
 
 def trial_jobs(plan: Plan, trials: Sequence[PlannedTrial]) -> list[Job]:

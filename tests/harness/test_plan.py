@@ -12,6 +12,7 @@ from harness.documents import job_document, plan_document
 from harness.expand import expand
 from harness.folders import Folders
 from harness.ledger import Attempt, AttemptRecord
+from harness.launch import stage_jobs
 from harness.plan import Plan, default_reserve, make_plan, status_of
 from harness.spec import load_sweep
 from trainables.privacy import accounting
@@ -240,6 +241,12 @@ def test_trials_share_their_stages_and_each_is_several_jobs(tmp_path: Path) -> N
     ]
     assert len(found.trials) == 4
     assert len({tuple(sorted(needed)) for needed in found.needs.values()}) == 1
+
+
+def test_the_jobs_of_stages_ask_for_the_memory_that_the_file_declares(tmp_path: Path) -> None:
+    assert {job.memory for job in stage_jobs(plan(tmp_path, SHARDS))} == {None}
+    declared = plan(tmp_path, SHARDS, "resources.memory=3 GB")
+    assert {job.memory for job in stage_jobs(declared)} == {3 * 10**9}
 
 
 RECORDS_WITH_A_STAGE = """
