@@ -101,6 +101,9 @@ class Folders:
             if folder.stat().st_uid == os.getuid():
                 folder.chmod(0o700)
 
+    def stage_log(self, identifier: str) -> Path:
+        return self.logs / f"{identifier}.log"
+
     def temporary(self) -> Path:
         """A path in ``scratch`` that nobody else uses; rename what is written there to where it belongs.
 

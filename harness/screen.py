@@ -18,6 +18,7 @@ from .folders import write_json
 from .ledger import lineage_accounts, read_attempts
 from .lock import holder
 from .plan import Plan, PlannedTrial
+from .stages import failure
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -154,10 +155,12 @@ def status_document(plan: Plan) -> dict[str, Any]:
             }
         )
     lineages = {trial.data.lineage for trial in plan.trials}
+    running = holder(plan.folders.lock) is not None
     return {
         "sweep": plan.folders.name,
         "trials": trials,
         "real": store.real_rows(rows.values()),
+        "failed_stages": [] if running else failed_stages(plan),
         "totals": dict(Counter(trial["status"] for trial in trials)),
         "driver": _driver(plan),
         "lineages": {
@@ -165,6 +168,25 @@ def status_document(plan: Plan) -> dict[str, Any]:
             for lineage in sorted(lineages)
         },
     }
+
+
+def failed_stages(plan: Plan) -> list[dict[str, Any]]:
+    """Stages that could not be computed, with the trials that wait for them; for when no command is running any job."""
+    found = []
+    for identifier, (stage, _) in plan.stages.items():
+        message = failure(plan.folders, identifier)
+        if message is not None:
+            waiting = [trial_id for trial_id, needed in plan.needs.items() if identifier in needed]
+            log = str(plan.folders.stage_log(identifier))
+            found.append({"stage": stage.name, "id": identifier, "message": message, "log": log, "waiting": waiting})
+    return found
+
+
+def _print_failed_stages(failed: Sequence[Mapping[str, Any]], console: Console) -> None:
+    for stage in failed:
+        trials = "1 trial waits" if len(stage["waiting"]) == 1 else f"{len(stage['waiting'])} trials wait"
+        reason = f"{trials} for stage {stage['stage']}, which failed: {stage['message']}"
+        console.print(f"{reason}\n  log: {stage['log']}", soft_wrap=True)
 
 
 def lineage_account(plan: Plan, lineage: str) -> list[Composition]:
@@ -208,6 +230,7 @@ def print_status(plan: Plan, document: Mapping[str, Any], console: Console) -> N
     for trial in document["trials"]:
         if trial["status"] in ("failed", "oom", "lost"):
             console.print(f"{trial['status']}: {trial['label']}: {trial['message']}\n  log: {trial['log']}")
+    _print_failed_stages(document["failed_stages"], console)
     for lineage, parts in document["lineages"].items():
         for part in parts:
             epsilon = "unbounded" if part["epsilon"] is None else f"{part['epsilon']:.4g}"
@@ -301,6 +324,7 @@ def print_results(plan: Plan, console: Console) -> None:
     console.print()
     summary(shown, console)
     _print_private_note(plan, [name for name in METRICS if any(row.get(name) is not None for row in shown)], real, console)
+    _print_failed_stages(failed_stages(plan), console)
     folder = plan.folders.sweep
     samples = store.read_table("samples", parts["samples"]).to_pandas()
     sheet = write_contact_sheet(plan, samples, [row for row in map(rows.get, ids) if row])

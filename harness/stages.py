@@ -24,6 +24,20 @@ def stage_id(stage: Stage, fingerprint: str) -> str:
     return f"{stage.name}-{hashlib.sha256(canonical_json(identity).encode()).hexdigest()[:12]}"
 
 
+def failure(folders: Folders, identifier: str) -> str | None:
+    """The last words of this sweep's log of a stage that was tried and is not there; None where it is, or was not tried.
+
+    Means something only while nothing of the sweep runs.
+    """
+    log = folders.stage_log(identifier)
+    if (folders.stages / identifier).is_dir() or not log.is_file():
+        return None
+    words = log.read_text(errors="replace").strip().rpartition("\n")[2]
+    if words.endswith("INFO completed"):  # it was there once
+        return None
+    return words or "its process was lost"
+
+
 def compute_stage(folders: Folders, identifier: str, stage: Stage, train: Dataset, test: Dataset, device: Any) -> Path:
     """Compute a stage and put its folder in place; return the folder. One that is there already is left as it is."""
     target = folders.stages / identifier

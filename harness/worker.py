@@ -39,7 +39,7 @@ def _run_stage(folders: Folders, job: Mapping[str, Any]) -> Mapping[str, Any]:
     from .stages import compute_stage
     from .trial import load_data, prepare_torch
 
-    log = folders.logs / f"{job['id']}.log"
+    log = folders.stage_log(job["id"])
     with logging_to(log):
         try:
             train, test = load_data(job["data"], folders)
@@ -47,4 +47,5 @@ def _run_stage(folders: Folders, job: Mapping[str, Any]) -> Mapping[str, Any]:
         except Exception as error:
             logger.error("stage failed\n%s", traceback.format_exc())
             return {"status": "failed", "message": one_line(error), "log": str(log)}
+        logger.info("completed")
     return {"status": "completed"}

@@ -209,18 +209,31 @@ def test_a_failed_look_again_leaves_the_row_as_it_was(done: Path, capsys: pytest
 
 
 def test_trials_that_wait_for_a_stage_that_failed_are_not_started(done: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    stages = done / "results" / "stages"
-    stages.rename(done / "away")
-    stages.touch()
+    other = "--set", "evaluate.samples=150"
+    (identifier,) = planned(done, capsys, *other)["totals"]["stages"]
+    in_the_way = done / "results" / "stages" / identifier
+    in_the_way.touch()
+    command(done, "--status", *other)
+    assert "for stage" not in capsys.readouterr().out, "it was not tried yet"
     before = attempts(done)
-    assert command(done, "--set", "evaluate.samples=150") == sweep.FAILED
+    assert command(done, *other) == sweep.FAILED
     assert attempts(done) == before
     output = capsys.readouterr().out
     assert "stage reference: failed" in output
-    assert "log: " in output
-    stages.unlink()
-    (done / "away").rename(stages)
-    assert command(done, "--set", "evaluate.samples=150") == sweep.OK
+    reason = "2 trials wait for stage reference, which failed: NotADirectoryError"
+    log = f"  log: {done}/results/small/logs/{identifier}.log"
+    assert reason in output
+    assert log in output.splitlines()
+    command(done, "--status", *other)
+    output = capsys.readouterr().out
+    assert reason in output
+    assert log in output.splitlines()
+    in_the_way.unlink()
+    assert command(done, *other) == sweep.OK
+    assert "for stage" not in capsys.readouterr().out
+    in_the_way.rename(done / "deleted")
+    command(done, "--status", "--set", "evaluate.samples=150", "--set", "train.steps=9")
+    assert "for stage" not in capsys.readouterr().out, "a stage that was there once has not failed"
 
 
 def test_results_that_were_deleted_do_not_give_their_budget_back(done: Path, capsys: pytest.CaptureFixture[str]) -> None:
