@@ -11,8 +11,8 @@ from harness.document import InputError
 from harness.documents import job_document, plan_document
 from harness.expand import expand
 from harness.folders import Folders
-from harness.ledger import Attempt, AttemptRecord
 from harness.launch import stage_jobs
+from harness.ledger import Attempt, AttemptRecord
 from harness.plan import Plan, default_reserve, make_plan, status_of
 from harness.spec import load_sweep
 from trainables.privacy import accounting
