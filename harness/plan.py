@@ -10,12 +10,12 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 from trainables import registry
 from trainables.base import DataInfo, Stage
 from trainables.data import sources
+from trainables.data.base import expand_home
 from trainables.evaluation import metrics, weights
 from trainables.evaluation.metrics import reference_stage
 from trainables.evaluation.weights import InceptionWeights
@@ -304,7 +304,7 @@ class _Planner:
         if key not in self._data:
             arguments = sources.settings_of(settings.model_dump())
             # Absolute, since the workers of another machine start in another folder.
-            arguments["path"] = str(Path(settings.path).expanduser().absolute()) if settings.path else None
+            arguments["path"] = str(expand_home(settings.path).absolute()) if settings.path else None
             try:
                 self._data[key] = Data(
                     source=settings.source,

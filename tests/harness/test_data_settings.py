@@ -88,6 +88,9 @@ def test_a_preparation_is_part_of_the_id_where_it_makes_a_difference(tmp_path: P
         ("{source: image_folder, lineage: mine, path: nowhere}",
          "a.yaml:3:7: image_folder expects PATH/train/CLASS/*.png (or another of .png .jpg .jpeg .webp .bmp .gif .tif "
          ".tiff .pgm .ppm) and PATH/test/CLASS/*.png; nowhere does not exist"),
+        ("{source: npz, lineage: mine, path: ~nobody_here/own.npz}",
+         "a.yaml:3:7: npz expects data.path to be a .npz file with the arrays train_images, train_labels, test_images, "
+         "test_labels (or x_train, y_train, x_test, y_test); ~nobody_here/own.npz does not exist"),
     ],
 )  # fmt: skip
 def test_a_setting_that_a_source_does_not_take_is_one_line(

@@ -63,7 +63,7 @@ class Request:
     @property
     def folder(self) -> Path | None:
         """``path`` with ``~`` put in."""
-        return Path(self.path).expanduser() if self.path else None
+        return expand_home(self.path) if self.path else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,6 +112,13 @@ class Found:
     """(training split, test split), the training split in the order of the files."""
 
 
+def expand_home(path: str) -> Path:
+    """``path`` with ``~`` and ``~user`` put in as a shell does it: the name of no user stays as it is, and whoever looks
+    there says what is missing. (``Path.expanduser`` raises ``RuntimeError``.)
+    """
+    return Path(os.path.expanduser(path))  # noqa: PTH111
+
+
 def either(values: Iterable[object]) -> str:
     """
     >>> either([28, 32, 64])
@@ -143,7 +150,7 @@ def roots(path: Path | None) -> list[Path]:
     if path is not None:
         return [path]
     own = os.environ.get("DPSWEEP_DATA")
-    return [*([Path(own).expanduser()] if own else []), downloads()]
+    return [*([expand_home(own)] if own else []), downloads()]
 
 
 def fetching(source: str, request: Request) -> str:

@@ -16,7 +16,20 @@ from pathlib import Path
 
 import numpy as np
 
-from .base import DataError, Facts, Found, MissingData, Request, Split, downloads, either, fetching, roots, stamps
+from .base import (
+    DataError,
+    Facts,
+    Found,
+    MissingData,
+    Request,
+    Split,
+    downloads,
+    either,
+    expand_home,
+    fetching,
+    roots,
+    stamps,
+)
 from .images import file_split
 
 FOLDER = "celeba"
@@ -66,7 +79,7 @@ def fetch(source: str, path: str | None) -> Path:
     from torchvision.datasets import CelebA
     from torchvision.datasets.utils import download_file_from_google_drive
 
-    root = Path(path).expanduser() if path else downloads()
+    root = expand_home(path) if path else downloads()
     folder = root / FOLDER
     folder.mkdir(parents=True, exist_ok=True)
     for identifier, md5, name in CelebA.file_list:

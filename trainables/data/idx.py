@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .base import DataError, Facts, Found, MissingData, Request, Split, downloads, fetching, roots, stamps
+from .base import DataError, Facts, Found, MissingData, Request, Split, downloads, expand_home, fetching, roots, stamps
 from .images import array_split
 
 FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
@@ -73,7 +73,7 @@ def fetch(source: str, path: str | None) -> Path:
     """Download through torchvision, which checks MD5; return the root folder."""
     import torchvision.datasets
 
-    root = Path(path).expanduser() if path else downloads()
+    root = expand_home(path) if path else downloads()
     root.mkdir(parents=True, exist_ok=True)
     getattr(torchvision.datasets, SETS[source].torchvision)(str(root), download=True)
     return root

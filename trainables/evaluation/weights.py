@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from trainables.data.base import expand_home
+
 FILE = "weights-inception-2015-12-05-6726825d.pth"
 URL = f"https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/{FILE}"
 SHA256_BEGINS = "6726825d"
@@ -47,7 +49,7 @@ def find(
     if not named:
         raise WeightsError(f"metrics has `inception`, which needs the weights of the 2015 Inception network; {FIX}")
     source = "inception_weights" if given else VARIABLE
-    path = Path(named).expanduser().absolute()  # the workers of another machine start in another folder
+    path = expand_home(named).absolute()  # the workers of another machine start in another folder
     try:
         found = sha256(path)
     except OSError as error:

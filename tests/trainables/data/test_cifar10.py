@@ -117,10 +117,13 @@ def test_fetch_downloads_what_load_then_finds(batches, tmp_path, monkeypatch, ca
     assert np.array_equal(load("cifar10")[1].images.reshape(EACH, 3072), pixels[5])
 
 
-def test_a_missing_set_says_what_to_type(tmp_path):
+def test_a_missing_set_says_what_to_type(tmp_path, monkeypatch):
     with pytest.raises(MissingData, match=f"python -m trainables.data.sources fetch cifar10 --path {tmp_path}"):
         sources.describe("cifar10", path=str(tmp_path))
     with pytest.raises(MissingData, match=r"data_batch_1 to 5 and test_batch .*fetch cifar10$"):
+        sources.describe("cifar10")
+    monkeypatch.setenv("DPSWEEP_DATA", "~nobody_here/data")
+    with pytest.raises(MissingData, match=f"no folder of ~nobody_here/data, ~nobody_here/data/{cifar10.FOLDER}, "):
         sources.describe("cifar10")
 
 

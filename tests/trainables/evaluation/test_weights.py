@@ -41,6 +41,7 @@ def test_what_is_missing_or_wrong_is_one_sentence_with_the_address(file: Path) -
         (None, {}, "metrics has `inception`, which needs the weights"),
         (nowhere, {}, f"inception_weights is {nowhere}, which cannot be read (No such file or directory)"),
         (None, {weights.VARIABLE: nowhere}, f"{weights.VARIABLE} is {nowhere}, which cannot be read"),
+        ("~nobody_here/w.pth", {}, "inception_weights is ~nobody_here/w.pth, which cannot be read (No such file or directory)"),
         (str(file.parent), {}, "cannot be read (Is a directory)"),
         (str(file), {}, f"SHA-256 begins with {begins(file)} and not with 6726825d: numbers from other weights are no FID"),
     ):
