@@ -1,7 +1,6 @@
-"""``cifar10``: 50,000 + 10,000 colour images of 32x32 pixels, in the pickled batches or in the binary version.
+"""``cifar10``: 50,000 + 10,000 colour images of 32x32 pixels, in the pickled batches that torchvision uses.
 
-The pickled batches are unpickled only where their MD5 is the published one: a pickle can run any code. The binary version
-(``data_batch_1.bin`` and so on) holds nothing but bytes; its length is checked.
+They are unpickled only where their MD5 is the published one: a pickle can run any code.
 """
 
 from __future__ import annotations
@@ -17,7 +16,6 @@ from .base import DataError, Facts, Found, MissingData, Request, Split, download
 from .images import array_split
 
 FOLDER = "cifar-10-batches-py"
-BINARY_FOLDER = "cifar-10-batches-bin"
 TRAIN = 50_000
 MD5 = {
     "data_batch_1": "c99cafc152244af753f735de768cd75f",
@@ -51,27 +49,26 @@ def fetch(source: str, path: str | None) -> Path:
 
 
 def _files(request: Request) -> list[Path]:
-    folders = [folder for root in roots(request.folder) for folder in (root, root / FOLDER, root / BINARY_FOLDER)]
+    folders = [folder for root in roots(request.folder) for folder in (root, root / FOLDER)]
     for folder in folders:
-        for suffix in ("", ".bin"):
-            files = [folder / f"{name}{suffix}" for name in MD5]
-            if all(file.is_file() for file in files):
-                return files
+        files = [folder / name for name in MD5]
+        if all(file.is_file() for file in files):
+            return files
     raise MissingData(
         f"cifar10 is not on this machine: no folder of {', '.join(map(str, folders))} holds data_batch_1 to 5 and test_batch "
-        f"(or the same with .bin); type: {fetching('cifar10', request)}"
+        f"(the version for Python); type: {fetching('cifar10', request)}"
     )
 
 
 def _read(files: list[Path]) -> tuple[Split, Split]:
-    batches = [_binary(file) if file.suffix else _pickled(file) for file in files]
+    batches = [_batch(file) for file in files]
     images = [pixels.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1) for pixels, _ in batches]
     labels = [labels for _, labels in batches]
     train = array_split(np.concatenate(images[:_BATCHES]), np.concatenate(labels[:_BATCHES]), "cifar10")
     return train, array_split(images[_BATCHES], labels[_BATCHES], "cifar10")
 
 
-def _pickled(file: Path) -> tuple[np.ndarray, np.ndarray]:
+def _batch(file: Path) -> tuple[np.ndarray, np.ndarray]:
     content = file.read_bytes()
     found = hashlib.md5(content, usedforsecurity=False).hexdigest()
     if found != MD5[file.name]:
@@ -81,12 +78,3 @@ def _pickled(file: Path) -> tuple[np.ndarray, np.ndarray]:
         )
     batch = pickle.loads(content, encoding="latin1")
     return batch["data"], np.array(batch["labels"])
-
-
-def _binary(file: Path) -> tuple[np.ndarray, np.ndarray]:
-    content = np.fromfile(file, np.uint8)
-    expected = TRAIN // _BATCHES * 3073
-    if len(content) != expected:
-        raise DataError(f"{file} has {len(content)} bytes; a batch of cifar10's binary version has {expected}; fetch it again")
-    rows = content.reshape(-1, 3073)
-    return rows[:, 1:], rows[:, 0]

@@ -1,4 +1,4 @@
-"""CIFAR-10's two formats, with small batches of our own making in place of the published ones."""
+"""CIFAR-10's pickled batches, with small ones of our own making in place of the published ones."""
 
 from __future__ import annotations
 
@@ -46,20 +46,6 @@ def test_pickled_batches_are_read_from_the_folder_or_the_one_above(batches):
         assert np.array_equal(test.images.reshape(EACH, 3072), pixels[5])
         assert np.array_equal(test.labels, labels[5])
         assert sorted(map(bytes, train.images)) == sorted(map(bytes, pixels[:5].reshape(-1, 3072)))
-
-
-def test_the_binary_version_is_the_same_data(batches, tmp_path):
-    root, pixels, labels = batches
-    folder = tmp_path / "other" / cifar10.BINARY_FOLDER
-    folder.mkdir(parents=True)
-    for name, data, own in zip(cifar10.MD5, pixels, labels, strict=True):
-        np.concatenate([own[:, None].astype(np.uint8), data], axis=1).tofile(folder / f"{name}.bin")
-    pickled, binary = (sources.content_hash(*load("cifar10", path=str(path))) for path in (root, folder.parent))
-    assert pickled == binary
-    file = folder / "data_batch_3.bin"
-    file.write_bytes(file.read_bytes()[:-1])
-    with pytest.raises(DataError, match=r"data_batch_3\.bin has 12291 bytes; a batch .* has 12292; fetch it again"):
-        load("cifar10", path=str(folder))
 
 
 class Planted:
