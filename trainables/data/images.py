@@ -38,6 +38,8 @@ def open_image(source: object, name: str) -> Image:
         return PIL.Image.open(source)  # type: ignore[arg-type]
     except MemoryError:
         raise
+    except PIL.UnidentifiedImageError:  # its text names the file object
+        raise DataError(f"{name} cannot be read as an image: it is of no format that PIL knows") from None
     except Exception as error:  # PIL's decoders raise many kinds
         raise DataError(f"{name} cannot be read as an image: {type(error).__name__}: {error}") from error
 
