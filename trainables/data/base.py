@@ -187,7 +187,7 @@ def named_path(source: str, request: Request, layout: str) -> Path:
 def test_split(request: Request) -> str:
     """Name of the folder or file that is the test set (``test``). Raises ``DataError`` for the training set or a path."""
     name = request.test_split or "test"
-    if name == "train" or Path(name).name != name:
+    if name in ("train", "..") or Path(name).name != name:
         raise DataError(f"data.test_split is {name!r}; expected the name of another split than train, such as test or valid")
     return name
 

@@ -6,6 +6,7 @@ The folders under ``train`` are the classes, in alphabetical order; every image 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -59,9 +60,20 @@ def _classes(folder: Path) -> list[str]:
 
 
 def _images(folder: Path) -> list[Path]:
-    """Image files below ``folder``, in one order on every machine; hidden ones are left out."""
-    found = []
-    for place, folders, names in os.walk(folder, followlinks=True):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        found += [Path(place) / name for name in names if name.lower().endswith(SUFFIXES) and not name.startswith(".")]
-    return sorted(found, key=lambda file: file.relative_to(folder).parts)
+    """Image files below ``folder``, in one order on every machine; links are followed, hidden names left out."""
+    return sorted(_below(folder, ()), key=lambda file: file.relative_to(folder).parts)
+
+
+def _below(folder: Path, above: tuple[os.stat_result, ...]) -> Iterator[Path]:
+    """Raises ``DataError`` for a link to a folder that it lies in: its files would be records again and again."""
+    own = folder.stat()
+    if any(os.path.samestat(own, other) for other in above):
+        raise DataError(f"{folder} is a link to a folder that holds it; remove the link")
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            if entry.is_dir():
+                yield from _below(folder / entry.name, (*above, own))
+            elif entry.name.lower().endswith(SUFFIXES):
+                yield folder / entry.name

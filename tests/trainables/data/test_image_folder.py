@@ -65,7 +65,7 @@ def test_another_folder_can_be_the_test_set(root):
     assert len(load("image_folder", path=str(root), test_split="valid")[1].labels) == 2
     with pytest.raises(MissingData, match=r"PATH/test/CLASS/.*holds train/, valid/"):
         describe("image_folder", path=str(root))
-    for name in ("train", "../pets/valid"):
+    for name in ("train", "../pets/valid", "..", "."):
         with pytest.raises(DataError, match="expected the name of another split than train"):
             describe("image_folder", path=str(root), test_split=name)
 
@@ -131,3 +131,10 @@ def test_a_link_to_a_folder_of_images_is_followed(root, tmp_path):
     (root / "train" / "dog").rename(tmp_path / "dogs")
     Path(root / "train" / "dog").symlink_to(tmp_path / "dogs")
     assert describe("image_folder", path=str(root)).size == 5
+
+
+def test_a_link_to_a_folder_above_itself_is_named(root):
+    (root / "train" / "dog" / "more").mkdir()
+    (root / "train" / "dog" / "more" / "all").symlink_to(root / "train" / "dog")
+    with pytest.raises(DataError, match=r"train/dog/more/all is a link to a folder that holds it; remove the link"):
+        describe("image_folder", path=str(root))
