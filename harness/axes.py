@@ -101,6 +101,8 @@ def _target(document: Document, place: Place, name: str, cases: Sequence[Case]) 
                 raise InputError(document.problem(place, found, fix="write one of them", key=True))
             own = tuple(named[0].split(".")) if named else own
         parts = own
+    elif parts[0] not in ("train", *SECTIONS) and any(accepts(case.module.Config, parts) for case in cases):
+        parts = ("train", *parts)  # `critic.kind` as the method's own documentation calls it
     section, *keys = parts
     if section in SECTIONS and len(keys) == 1 and keys[0] in SECTIONS[section].model_fields:
         return parts
