@@ -205,8 +205,8 @@ class SweepSpec(_Section):
     train: dict[str, Any] = {}
     """Settings of the method. A key that one of several cases does not know is an error for that case."""
     axes: dict[str, list[Any]] = Field(default={}, examples=["{noise_injection: [0, 0.1], privacy.epsilon: [1, 10]}"])
-    """What varies: a dotted path from the root of this file (``privacy.epsilon``; ``steps`` or ``critic.kind`` is a setting under ``train``)
-    and its values. All axes are crossed."""
+    """What varies: a dotted path from the root of this file (``privacy.epsilon``), or under ``train`` (``steps``,
+    ``critic.kind``), and its values. All axes are crossed."""
     zip: tuple[dict[str, list[Any]], ...] = Field(default=(), examples=["[{noise_injection: [0, 0.1], steps: [2000, 3000]}]"])
     """Groups of axes whose values go in step in place of being crossed."""
     seeds: int | tuple[Annotated[int, Field(ge=0)], ...] = 1
