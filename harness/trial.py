@@ -30,14 +30,21 @@ STOP_INTERVAL_S = 1.0
 
 
 def load_data(data: Mapping[str, Any], folders: Folders) -> tuple[Dataset, Dataset]:
-    """(training split, test split) of a job's data, verified against the fingerprint of the plan. Raises ``ValueError``."""
+    """(training split, test split) of a job's data, verified against the fingerprint of the plan. Raises ``ValueError``.
+
+    What was decoded is hashed (60,000 images of 28x28 take 0.03 s), whatever is remembered of the files: one that was edited
+    in place may look the same from outside.
+    """
     from trainables.data import sources
 
-    arguments = sources.settings_of(data)
-    found = sources.fingerprint(data["source"], cache_file=folders.fingerprints, **arguments)
+    train, test = sources.load(data["source"], **sources.settings_of(data))
+    found = sources.content_hash(train, test)
     if found != data["fingerprint"]:
-        raise ValueError(f"the data here have fingerprint {found[:12]}, the plan was made for {data['fingerprint'][:12]}")
-    return sources.load(data["source"], **arguments)
+        raise ValueError(
+            f"the data here have fingerprint {found[:12]}, the plan was made for {data['fingerprint'][:12]}: files were "
+            f"edited, or differ between machines; if they are meant so, delete {folders.fingerprints} and plan again"
+        )
+    return train, test
 
 
 def prepare_torch(resources: Mapping[str, Any]) -> torch.device:

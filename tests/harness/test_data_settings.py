@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,21 @@ def test_a_worker_loads_what_was_planned(tmp_path: Path, npz: Path, monkeypatch:
     train, test = load_data(job["data"], found.folders)
     assert train.info == trial.data.info
     assert len(test.labels) == 10
+
+
+def test_a_file_that_was_edited_in_place_does_not_pass_for_the_planned_one(tmp_path: Path, npz: Path) -> None:
+    found = plan(tmp_path, f"{{source: npz, path: {npz}, resolution: 32, lineage: mine}}")
+    job = job_document(found, found.trials[0], {})
+    load_data(job["data"], found.folders)
+    before, arrays = npz.stat(), dict(np.load(npz))
+    arrays["train_images"][3, 20, 20] ^= 255
+    np.savez(npz, **arrays)
+    os.utime(npz, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert npz.stat().st_size == before.st_size
+    again = plan(tmp_path, f"{{source: npz, path: {npz}, resolution: 32, lineage: mine}}")
+    assert again.trials[0].trial_id == found.trials[0].trial_id, "planning goes by size and time"
+    with pytest.raises(ValueError, match=r"files were edited, or differ between machines; .*fingerprints\.json and plan again"):
+        load_data(job["data"], found.folders)
 
 
 def test_your_own_images_need_a_name_in_the_ledger(tmp_path: Path, npz: Path) -> None:
