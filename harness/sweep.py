@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Sequence
 from contextlib import closing
@@ -62,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.schema:
         from .spec import json_schema
 
-        print(json.dumps(json_schema(), indent=2))
+        _print_json(json_schema())
         return OK
     if arguments.file is None:
         parser().print_usage(sys.stderr)
@@ -108,10 +109,10 @@ def _command(arguments: argparse.Namespace) -> int:
     plan = make_plan(folders, specs, retry_failed=arguments.retry_failed, only=arguments.only)
     if arguments.status:
         document = screen.status_document(plan)
-        print(json.dumps(document, indent=1)) if arguments.json else screen.print_status(plan, document, console)
+        _print_json(document) if arguments.json else screen.print_status(plan, document, console)
         return OK
     if arguments.json:
-        print(json.dumps(plan_document(plan), indent=1))
+        _print_json(plan_document(plan))
     else:
         screen.print_plan(plan, console)
     plan.calibrations.save()
@@ -163,6 +164,14 @@ def _conclude(plan: Plan, console: Console, *, interrupted: bool) -> int:
     if actions == {"infeasible"}:
         return INFEASIBLE
     return OK if actions <= {"done", "infeasible"} else FAILED
+
+
+def _print_json(document: object) -> None:
+    """Print one JSON object; quietly less of it where the reader has seen enough, as in ``--json | head``."""
+    try:
+        print(json.dumps(document, indent=1), flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is still buffered has to go somewhere
 
 
 def _check_one_distribution() -> None:

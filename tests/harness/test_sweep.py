@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -391,3 +394,14 @@ def test_planning_imports_neither_torch_nor_ray(tmp_path: Path) -> None:
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr
     assert run.stdout.splitlines()[-1] == "[]"
+
+
+def test_a_reader_that_has_seen_enough_is_no_error(tmp_path: Path) -> None:
+    (tmp_path / "small.yaml").write_text(FILE)
+    for arguments in (["--schema"], [str(tmp_path / "small.yaml"), "--dry-run", "--json", "--results", str(tmp_path)]):
+        reader, writer = os.pipe()
+        os.close(reader)
+        command = [sys.executable, "-m", "harness.sweep", *arguments]
+        run = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, check=False)
+        os.close(writer)
+        assert (run.returncode, run.stderr) == (sweep.OK, "")
