@@ -13,9 +13,8 @@ from functools import cached_property
 from typing import Any
 
 from trainables import registry
-from trainables.base import DataInfo, Stage
-from trainables.data import sources
-from trainables.data.base import expand_home
+from trainables.base import Stage
+from trainables.data.base import DataError
 from trainables.evaluation import metrics, weights
 from trainables.evaluation.metrics import reference_stage
 from trainables.evaluation.weights import InceptionWeights
@@ -25,37 +24,18 @@ from trainables.privacy.mechanism import Phase, RecordMechanism, scale_noise
 
 from .calibrations import Calibrations
 from .composition import Composition, compose
+from .data import Data, prepare
 from .document import InputError, Mark, Problem
 from .estimates import Estimates
 from .expand import TrialSpec
 from .folders import Folders, canonical_json
 from .ledger import AttemptRecord, TrialAccount, read_attempts, sweep_accounts
 from .lock import holder
-from .spec import DataSpec
 from .stages import stage_id
 
 # A checkpoint (and so a reservation) every twentieth of the steps, and one more such block in the noise: redoing one
 # after a crash then costs 5 % more releases rather than the trial.
 CHECKPOINTS_A_TRIAL = 20
-
-
-@dataclass(frozen=True, kw_only=True)
-class Data:
-    """A prepared data set: how to load it and what is declared about it."""
-
-    source: str
-    path: str | None
-    size: int | None
-    resolution: int | None
-    channels: int | None
-    label: str | None
-    preparation: sources.Preparation | None
-    test_split: str | None
-    lineage: str
-    test_set: str
-    public: bool
-    fingerprint: str
-    info: DataInfo
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -299,23 +279,11 @@ class _Planner:
         return {**own, stage_id(trial.reference, trial.data.fingerprint): trial.reference}
 
     def _prepare_data(self, spec: TrialSpec) -> Data:
-        settings = spec.data
-        key = settings.model_dump_json()
+        key = spec.data.model_dump_json()
         if key not in self._data:
-            arguments = sources.settings_of(settings.model_dump())
-            # Absolute, since the workers of another machine start in another folder.
-            arguments["path"] = str(expand_home(settings.path).absolute()) if settings.path else None
             try:
-                self._data[key] = Data(
-                    source=settings.source,
-                    **arguments,
-                    lineage=_lineage(settings),
-                    test_set=settings.test_set,
-                    public=settings.public,
-                    info=sources.describe(settings.source, **arguments),
-                    fingerprint=sources.fingerprint(settings.source, cache_file=self._folders.fingerprints, **arguments),
-                )
-            except sources.DataError as error:
+                self._data[key] = prepare(spec.data, self._folders.fingerprints)
+            except DataError as error:
                 raise InputError(spec.problem("data", str(error))) from None
         return self._data[key]
 
@@ -398,18 +366,6 @@ class _Planner:
             ),
             None,
         )
-
-
-def _lineage(settings: DataSpec) -> str:
-    """The name that the ledger adds up under. Raises ``DataError`` where nobody has given one: a name made of the path would
-    let a copy of the same records start with nothing spent.
-    """
-    if settings.lineage is None and settings.source in sources.OWN_FILES:
-        raise sources.DataError(
-            "data.lineage is missing; your own images need a name in the privacy ledger, the same one wherever these records "
-            "or a part of them are used: write lineage: NAME"
-        )
-    return settings.lineage or settings.source
 
 
 def _hash(value: Any) -> str:
