@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from harness import store, sweep
+from harness.cluster import Cluster
 from harness.folders import Folders
 from harness.ledger import Attempt, read_attempts
 
@@ -405,3 +406,23 @@ def test_a_reader_that_has_seen_enough_is_no_error(tmp_path: Path) -> None:
         run = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, check=False)
         os.close(writer)
         assert (run.returncode, run.stderr) == (sweep.OK, "")
+
+
+def test_a_sweep_for_gpus_says_what_to_run_where_there_is_none(
+    ray_session: Cluster, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    for name in ("grid.yaml", "grid_cpu.yaml"):
+        (tmp_path / name).write_text(FILE + "resources: {gpu: 1}\n")
+    asked = [str(tmp_path / "grid.yaml"), "--results", str(tmp_path / "results")]
+    assert sweep.main(asked) == sweep.BAD_INPUT
+    error = capsys.readouterr().err
+    assert "asks for 1 GPU a trial and there is none here" in error
+    assert f"; or run {tmp_path / 'grid_cpu.yaml'}, which is made for processors" in error
+    assert len(error.splitlines()) == 1
+    (tmp_path / "grid_cpu.yaml").unlink()
+    assert sweep.main(asked) == sweep.BAD_INPUT
+    assert "or run" not in capsys.readouterr().err
