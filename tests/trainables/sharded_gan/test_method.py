@@ -191,32 +191,32 @@ def test_trials_that_differ_in_what_comes_after_share_stages(settings):
 @pytest.mark.parametrize(
     ("settings", "kinds"),
     [
-        ({"partition_seed": 1}, {"critics", "encoders"}),
-        ({"shards": 131}, {"critics", "encoders"}),
-        ({"generator": "dcgan"}, {"critics"}),
-        ({"generator_channels": 16}, {"critics"}),
-        ({"z_dim": 5}, {"critics"}),
-        ({"z_distribution": "normal"}, {"critics"}),
-        (critic(channels=32), {"critics"}),
-        (critic(batch=16), {"critics"}),
-        (critic(gradient_penalty=1.0), {"critics"}),
-        (critic(drift=0.0), {"critics"}),
-        (pretraining(steps=1), {"critics"}),
-        (pretraining(critic_steps=1), {"critics"}),
-        (pretraining(generator="small"), {"critics"}),
-        (pretraining(learning_rate=1.0), {"critics"}),
-        ({"encoder": {"channels": 3}}, {"encoders"}),
-        ({"encoder": {"latent": 3}}, {"encoders"}),
-        ({"encoder": {"steps": 3}}, {"encoders"}),
-        ({"encoder": {"batch": 3}}, {"encoders"}),
-        ({"encoder": {"learning_rate": 1.0}}, {"encoders"}),
+        ({"partition_seed": 1}, ["critics", "encoders"]),
+        ({"shards": 131}, ["critics", "encoders"]),
+        ({"generator": "dcgan"}, ["critics"]),
+        ({"generator_channels": 16}, ["critics"]),
+        ({"z_dim": 5}, ["critics"]),
+        ({"z_distribution": "normal"}, ["critics"]),
+        (critic(channels=32), ["critics"]),
+        (critic(batch=16), ["critics"]),
+        (critic(gradient_penalty=1.0), ["critics"]),
+        (critic(drift=0.0), ["critics"]),
+        (pretraining(steps=1), ["critics"]),
+        (pretraining(critic_steps=1), ["critics"]),
+        (pretraining(generator="small"), ["critics"]),
+        (pretraining(learning_rate=1.0), ["critics"]),
+        ({"encoder": {"channels": 3}}, ["encoders"]),
+        ({"encoder": {"latent": 3}}, ["encoders"]),
+        ({"encoder": {"steps": 3}}, ["encoders"]),
+        ({"encoder": {"batch": 3}}, ["encoders"]),
+        ({"encoder": {"learning_rate": 1.0}}, ["encoders"]),
     ],
     ids=str,
 )
 def test_trials_that_differ_in_what_comes_before_do_not(settings, kinds):
     before, after = named(), named(**settings)
     changed = {name.partition("-")[0] for name in before if after[name] != before[name]}
-    assert changed == kinds
+    assert sorted(changed) == kinds
 
 
 def test_a_small_generator_is_all_that_its_critics_depend_on():
