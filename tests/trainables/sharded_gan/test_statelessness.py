@@ -19,6 +19,11 @@ def answers_at_last(config, data, stages, draws):
     return dict(zip(draws[-1], run.sanitizer.answers[-1], strict=True))
 
 
+def close(one, other):
+    """Equal but for rounding, which another place in a stack may change on some processors and Adam then magnifies."""
+    return float((one - other).norm()) < 1e-3 * float(other.norm())
+
+
 @pytest.mark.parametrize("networks", [{}, PUBLISHED_NETWORKS], ids=["small", "resnet"])
 @pytest.mark.parametrize("signal", SIGNALS)
 def test_an_answer_does_not_depend_on_what_was_drawn_before_or_beside_it(tmp_path, signal, networks):
@@ -28,7 +33,7 @@ def test_an_answer_does_not_depend_on_what_was_drawn_before_or_beside_it(tmp_pat
     first, other, beside = (answers_at_last(config, data, stages, draws) for draws in (FIRST, OTHER, BESIDE))
     assert torch.equal(first[2], other[2])
     assert torch.equal(first[4], other[4])
-    assert torch.equal(first[4], beside[4]), "shard 4 answers second in one step and first in the other"
+    assert close(first[4], beside[4]), "shard 4 answers second in one step and first in the other"
     assert not torch.equal(first[2], first[4])
 
 
@@ -39,7 +44,7 @@ def test_nor_on_the_group_that_a_shard_is_computed_in(tmp_path, monkeypatch, sig
     config, data = settings(SIGNALS[signal], {"shards_per_step": 3}), random_data()
     stages = compute_stages("gs_wgan", config, data, tmp_path)
     last, first = (answers_at_last(config, data, stages, draws) for draws in ([[0, 2, 4]], [[3, 4, 5]]))
-    assert torch.equal(last[4], first[4])
+    assert close(last[4], first[4])
 
 
 @pytest.mark.parametrize("schedule", ["persistent", "round_robin"])
