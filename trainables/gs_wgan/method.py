@@ -25,7 +25,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     # first ten updates. Pretrained for 30 rounds they agree between shards and, on a fresh generator, with the energy
     # distance; on saturated images they push on towards black and white until the clone has been updated, and two updates at
     # 1e-3 are too few. Norms are near 1, the bound. At epsilon 10 it learns crude silhouettes of the classes and stays well
-    # below ef_dpgan's closed-form critic; 64 and 100 shards a step gave no more than 32.
+    # below ef_dpgan's closed-form critic; 64 and 100 shards a step gave no more than 32, nor do they without noise.
     "cpu": {
         **engine.CPU,
         "shards_per_step": 32,
