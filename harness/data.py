@@ -20,6 +20,7 @@ class Data:
     path: str | None
     size: int | None
     resolution: int | None
+    enlarge: bool
     channels: int | None
     label: str | None
     preparation: sources.Preparation | None

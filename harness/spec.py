@@ -84,7 +84,10 @@ class DataSpec(_Section):
     size: int | None = Field(default=None, ge=1)
     """Use only this many training records, the first of a fixed public permutation. This number is declared, not secret."""
     resolution: int | None = Field(default=None, ge=1)
-    """Images are brought to this many pixels a side (28, 32 or 64, never enlarged). Empty: as the source has them."""
+    """Images are brought to this many pixels a side (28, 32 or 64). Empty: as the source has them."""
+    enlarge: bool = False
+    """``resolution`` may be larger than the images, which are then interpolated; gray 28x28 images too, which otherwise come
+    to 32x32 by a black border. Asks what pixels alone cost where they carry no more information."""
     channels: Literal[1, 3] | None = None
     """3: gray images as colour, repeated in all channels. 1: colour images as gray, by luminance. Empty: as the source has
     them."""

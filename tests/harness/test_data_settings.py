@@ -91,9 +91,25 @@ def test_a_preparation_is_part_of_the_id_where_it_makes_a_difference(tmp_path: P
     assert default == crop != squeeze
 
 
+def test_enlarged_images_are_what_a_worker_gets_and_other_images_of_the_same_size_have_other_ids(tmp_path: Path) -> None:
+    data = "{source: digits, size: 100, resolution: 32}"
+    asked = [], ["data.enlarge=false"], ["data.enlarge=true"], ["data.enlarge=true", "data.resolution=64"]
+    bordered, said, enlarged, large = (plan(tmp_path, data, *settings) for settings in asked)
+    ids = [found.trials[0].trial_id for found in (bordered, enlarged, large)]
+    assert len(set(ids)) == 3
+    assert said.trials[0].trial_id == ids[0]
+    train, test = load_data(job_document(large, large.trials[0], {})["data"], large.folders)
+    assert train.info == large.trials[0].data.info
+    assert train.images.shape[1:] == test.images.shape[1:] == (1, 64, 64)
+
+
 @pytest.mark.parametrize(
     ("data", "expected"),
     [
+        ("{source: digits, resolution: 64}",
+         "a.yaml:3:36: data.resolution is 64; digits comes in 28 or 32 pixels, and with data.enlarge: true in 64"),
+        ("{source: digits, enlarge: true}",
+         "a.yaml:3:33: data.enlarge is true and data.resolution is missing: write 28, 32 or 64"),
         ("{source: digits, label: even}",
          "a.yaml:3:31: data.label is set, but digits does not take it (only celeba or parquet); leave it out"),
         ("{source: digits, preparation: squeeze}",

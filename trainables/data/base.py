@@ -35,6 +35,8 @@ class Settings(TypedDict, total=False):
     """Training records: the first of the public permutation."""
     resolution: int | None
     """Pixels a side."""
+    enlarge: bool
+    """The resolution may be larger than the images."""
     channels: int | None
     """1 or 3."""
     label: str | None
@@ -55,6 +57,7 @@ class Request:
     path: str | None = None
     size: int | None = None
     resolution: int | None = None
+    enlarge: bool = False
     channels: int | None = None
     label: str | None = None
     preparation: Preparation | None = None
@@ -89,6 +92,8 @@ class Form:
     """A resolution was asked for: images of another size are resized. Otherwise they are an error."""
     converted: bool
     """A number of channels was asked for: colour becomes gray. Otherwise a colour image in a gray set is an error."""
+    enlarged: bool = False
+    """Images may be resized to more pixels than they have. Otherwise a smaller image is an error."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,6 +5,8 @@
   resizes the whole image and distorts it where it is not square (DPAC does). Square images come out alike.
 - Resizing is PIL's bilinear filter over the area that a pixel covers, as in torchvision's ``Resize``. Images are made
   smaller, never larger, with one exception: gray 28x28 images get 32x32 pixels by a black border two pixels wide.
+- ``enlarge`` makes images larger, by linear interpolation between pixel centres (edges repeated). It fills the whole frame
+  always, so gray 28x28 images get no border then: 32 and 64 pixels show the same picture at another scale.
 """
 
 from __future__ import annotations
@@ -24,8 +26,12 @@ _GRAY = ("1", "L", "LA", "La")
 _COLOUR = ("RGB", "RGBA", "RGBa", "RGBX", "P", "PA", "CMYK", "YCbCr", "LAB", "HSV")
 
 
-def resolutions(facts: Facts) -> list[int]:
-    """Resolutions that a set can be brought to: those that need no enlargement, and the border of gray 28x28 images."""
+def resolutions(facts: Facts, *, enlarge: bool = False) -> list[int]:
+    """Resolutions that a set can be brought to: those that need no enlargement, and the border of gray 28x28 images; all of
+    them with ``enlarge``.
+    """
+    if enlarge:
+        return list(RESOLUTIONS)
     bordered = facts.channels == 1 and facts.height == facts.width == 28
     return [pixels for pixels in RESOLUTIONS if pixels <= min(facts.height, facts.width) or (bordered and pixels == 32)]
 
@@ -71,12 +77,13 @@ def prepare(image: Image, form: Form, name: str) -> np.ndarray:
         if not form.resized:
             expected = f"{form.width}x{form.height}"
             raise DataError(f"{name} is {width}x{height} pixels and the set's first image {expected}; write data.resolution")
-        if channels == 1 and (height, width, form.height) == (28, 28, 32):
+        if _bordered(channels, height, width, form):
             framed = PIL.Image.new(mode, (32, 32))
             framed.paste(image, (2, 2))
             image = framed
-        elif min(height, width) < form.height:
-            raise DataError(f"{name} is {width}x{height} pixels, smaller than data.resolution {form.height}; leave it out")
+        elif min(height, width) < form.height and not form.enlarged:
+            found = f"{name} is {width}x{height} pixels, smaller than data.resolution {form.height}"
+            raise DataError(f"{found}; leave it out, or write data.enlarge: true")
         else:
             if form.preparation == "crop":
                 side = min(width, height)
@@ -85,6 +92,11 @@ def prepare(image: Image, form: Form, name: str) -> np.ndarray:
             image = image.resize((form.width, form.height), PIL.Image.Resampling.BILINEAR)
     array = np.asarray(image)
     return array[None] if form.channels == 1 else array.transpose(2, 0, 1)
+
+
+def _bordered(channels: int, height: int, width: int, form: Form) -> bool:
+    """Whether an image becomes 32x32 by a border rather than by resizing."""
+    return channels == 1 and (height, width, form.height) == (28, 28, 32) and not form.enlarged
 
 
 def empty(count: int, form: Form) -> np.ndarray:
@@ -99,9 +111,9 @@ def array_split(images: np.ndarray, labels: np.ndarray, name: str) -> Split:
         import PIL.Image
 
         height, width = images.shape[1:3]
-        margin = (form.height - height) // 2
         gray = images.ndim == 3
-        if gray and (height, width) == (28, 28) and margin in (0, 2):
+        margin = 2 if gray and _bordered(1, height, width, form) else 0
+        if gray and (form.height, form.width) == (height + 2 * margin, width + 2 * margin):
             chosen = np.pad(images[rows], ((0, 0), (margin, margin), (margin, margin)))
             return np.ascontiguousarray(np.repeat(chosen[:, None], form.channels, axis=1))
         if not gray and (form.channels, form.height, form.width) == (3, height, width):

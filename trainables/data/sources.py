@@ -190,11 +190,18 @@ def _describe(source: str, request: Request, facts: Facts) -> DataInfo:
     if size is not None and not 1 <= size <= facts.train:
         raise DataError(f"data.size is {size}; {source} has {facts.train} training records: write 1 to {facts.train}")
     square = facts.height == facts.width
-    offered = sorted({*resolutions(facts), *([facts.height] if square else [])})
+    offered = sorted({*resolutions(facts, enlarge=request.enlarge), *([facts.height] if square else [])})
     if not offered:
-        raise DataError(f"the images of {source} are {facts.width}x{facts.height}: too small to be made square")
+        raise DataError(
+            f"the images of {source} are {facts.width}x{facts.height}: too small to be made square; write data.enlarge: true "
+            "to have them interpolated"
+        )
+    if request.enlarge and request.resolution is None:
+        raise DataError(f"data.enlarge is true and data.resolution is missing: write {either(offered)}")
     if request.resolution not in (None, *offered):
-        raise DataError(f"data.resolution is {request.resolution}; {source} comes in {either(offered)} pixels")
+        larger = [pixels for pixels in resolutions(facts, enlarge=True) if pixels not in offered]
+        also = f", and with data.enlarge: true in {either(larger)}" if larger else ""
+        raise DataError(f"data.resolution is {request.resolution}; {source} comes in {either(offered)} pixels{also}")
     if request.resolution is None and not square:
         size_found = f"{facts.width}x{facts.height} pixels"
         raise DataError(f"data.resolution is missing; the images of {source} have {size_found}: write {either(offered)}")
@@ -224,6 +231,7 @@ def _decode(request: Request, info: DataInfo, found: Found) -> tuple[Dataset, Da
         preparation=request.preparation or "crop",
         resized=request.resolution is not None,
         converted=request.channels is not None,
+        enlarged=request.enlarge,
     )
     train, test = found.read()
     parts = (train, order(len(train.labels))[: info.size]), (test, np.arange(len(test.labels)))
@@ -236,6 +244,7 @@ def _decode(request: Request, info: DataInfo, found: Found) -> tuple[Dataset, Da
 def _key(source: str, request: Request, found: Found) -> str:
     """What the arrays depend on, as a file name: hashed, since a folder of images has as many stamps as files."""
     asked = [request.size, request.resolution, request.channels, request.label, request.preparation, request.test_split]
+    asked += ["enlarge"] if request.enlarge else []  # not there otherwise: what was remembered before it existed stays true
     return hashlib.sha256(json.dumps([PREPARATION_VERSION, source, asked, found.stamps]).encode()).hexdigest()
 
 

@@ -123,5 +123,8 @@ def test_settings_of_other_sources_are_refused(setting):
 def test_resolutions(batches):
     root, _, _ = batches
     assert load("cifar10", path=str(root), resolution=28, channels=1)[0].info.shape == (1, 28, 28)
-    with pytest.raises(DataError, match=r"data.resolution is 64; cifar10 comes in 28 or 32 pixels"):
+    with pytest.raises(DataError, match=r"64; cifar10 comes in 28 or 32 pixels, and with data.enlarge: true in 64"):
         sources.describe("cifar10", path=str(root), resolution=64)
+    enlarged, own = load("cifar10", path=str(root), resolution=64, enlarge=True)[0], load("cifar10", path=str(root))[0]
+    assert enlarged.info.shape == (3, 64, 64)
+    assert np.array_equal(enlarged.images[:, :, 0, 0], own.images[:, :, 0, 0]), "edges are repeated"

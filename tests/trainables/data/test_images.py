@@ -80,7 +80,7 @@ def test_images_of_other_sizes_are_refused_unless_a_resolution_is_asked_for() ->
     with pytest.raises(DataError, match=r"c is 40x33 pixels and the set's first image 32x32; write data.resolution"):
         prepare(photograph(40, 33), form(resized=False), "c")
     assert prepare(photograph(40, 33), form(), "c").shape == (3, 32, 32)
-    with pytest.raises(DataError, match=r"d is 40x31 pixels, smaller than data.resolution 32; leave it out"):
+    with pytest.raises(DataError, match=r"d is 40x31 pixels, .* data.resolution 32; leave it out, or write data.enlarge: true"):
         prepare(photograph(40, 31), form(), "d")
 
 
@@ -98,7 +98,39 @@ def test_images_of_other_sizes_are_refused_unless_a_resolution_is_asked_for() ->
 def test_images_are_never_enlarged_but_for_the_border_of_28_gray_pixels(
     height: int, width: int, channels: int, expected: list[int]
 ) -> None:
-    assert resolutions(Facts(train=1, channels=channels, height=height, width=width, classes=1)) == expected
+    facts = Facts(train=1, channels=channels, height=height, width=width, classes=1)
+    assert resolutions(facts) == expected
+    assert resolutions(facts, enlarge=True) == [28, 32, 64]
+
+
+@pytest.mark.parametrize(("own", "channels", "pixels"), [(28, 1, 32), (28, 1, 64), (32, 3, 64), (28, 3, 32), (30, 1, 64)])
+def test_enlarging_is_linear_interpolation_between_pixel_centres(own: int, channels: int, pixels: int) -> None:
+    import torch
+
+    shape = (3, own, own) if channels == 1 else (3, own, own, 3)
+    images = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    asked = form(pixels, channels, enlarged=True)
+    found = array_split(images, np.zeros(3), "set").decode(np.array([2, 0]), asked)
+    expected = torch.nn.functional.interpolate(
+        torch.from_numpy(images[[2, 0]].reshape(2, own, own, channels).transpose(0, 3, 1, 2)).double(),
+        size=pixels, mode="bilinear", align_corners=False,
+    )  # fmt: skip
+    assert np.abs(found - expected.numpy()).max() <= 1 + 1e-9, "PIL rounds after each of the two directions"
+    for place, row in enumerate([2, 0]):
+        assert np.array_equal(found[place], prepare(Image.fromarray(images[row]), asked, "file"))
+
+
+def test_an_image_that_is_not_square_is_cut_or_squeezed_before_it_is_enlarged() -> None:
+    image = photograph(40, 31)
+    with_crop = prepare(image, form(64, enlarged=True), "a")
+    assert np.array_equal(with_crop, prepare(image.crop((4, 0, 35, 31)), form(64, enlarged=True), "a"))
+    squeezed = np.asarray(image.resize((64, 64), Image.Resampling.BILINEAR)).transpose(2, 0, 1)
+    assert np.array_equal(prepare(image, form(64, **SQUEEZE, enlarged=True), "a"), squeezed)
+
+
+def test_images_that_need_no_enlargement_are_prepared_as_without_it() -> None:
+    for pixels in (28, 32):
+        assert np.array_equal(prepare(photograph(), form(pixels, enlarged=True), "a"), prepare(photograph(), form(pixels), "a"))
 
 
 @pytest.mark.parametrize("channels", [1, 3])

@@ -92,7 +92,8 @@ def test_fashion_mnist_is_the_published_set(fashion_mnist):
 
 
 def test_describe_declares_what_load_returns():
-    for request in ({}, {"size": 100, "resolution": 32}, {"resolution": 28, "channels": 3}):
+    requests = [{}, {"size": 100, "resolution": 32}, {"resolution": 28, "channels": 3}, {"resolution": 64, "enlarge": True}]
+    for request in requests:
         assert describe("digits", **request) == load("digits", **request)[0].info
 
 
@@ -176,7 +177,9 @@ def test_a_truncated_archive_is_named(small_set):
         ({"source": "cifar"}, "'cifar'; expected digits, fashion_mnist, mnist, cifar10, "),
         ({"source": "digits", "size": 1438}, "1438; digits has 1437 training records: write 1 to 1437"),
         ({"source": "digits", "size": 0}, "write 1 to 1437"),
-        ({"source": "digits", "resolution": 64}, "28 or 32"),
+        ({"source": "digits", "resolution": 64}, "comes in 28 or 32 pixels, and with data.enlarge: true in 64$"),
+        ({"source": "digits", "resolution": 40, "enlarge": True}, "comes in 28, 32 or 64 pixels$"),
+        ({"source": "digits", "enlarge": True}, "data.resolution is missing: write 28, 32 or 64"),
         ({"source": "digits", "channels": 2}, "1 or 3"),
         ({"source": "digits", "path": "somewhere"}, "leave path out"),
     ],
@@ -220,8 +223,9 @@ def test_every_preparation_has_its_own_fingerprint_and_a_default_written_out_has
         return fingerprint("digits", **request, cache_file=tmp_path / "cache")
 
     requests = [{}, {"size": 1436}, {"resolution": 32}, {"channels": 3}, {"resolution": 32, "channels": 3}]
+    requests += [{"resolution": pixels, "enlarge": True} for pixels in (32, 64)]
     assert len({of(**request) for request in requests}) == len(requests)
-    assert of() == of(size=1437, resolution=28, channels=1)
+    assert of() == of(size=1437, resolution=28, channels=1) == of(resolution=28, enlarge=True)
 
 
 def test_content_hash_sees_one_pixel_one_label_and_which_split():
