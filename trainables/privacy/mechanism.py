@@ -38,10 +38,14 @@ class ShardMechanism:
     release_shape: tuple[int, ...]
     """(B, ...): the rows are the B generated images whose gradient is released."""
     noise_multiplier: float
-    """Noise std an entry / L2 sensitivity of ONE image's row (2 C1 under replace_one)."""
+    """Noise std an entry / L2 sensitivity of ONE image's row of a drawn shard: 2 C1, or 2 (C1 + C2) with ``carried``."""
     releases_per_step: int = 1
     """Sanitised tensors a step, all from the same shards (DPAC's critic and classifier hooks are 2)."""
     neighbours: Neighbours = "replace_one"
+    carried: float = 0.0
+    """Share of a row's sensitivity that a shard also has in steps which do not draw it: C2 / (C1 + C2) where C1 clips its
+    answer and C2 an error buffer that all shards share (Ma & Zhang 2026, equations 7 to 11). A row then moves by 2 (C1 + C2)
+    when the shard is drawn and by 2 C2 in every other step."""
 
     def __post_init__(self) -> None:
         if self.neighbours != "replace_one":
@@ -55,11 +59,18 @@ class ShardMechanism:
         _check_whole("shards_per_step", self.shards_per_step)
         if self.shards_per_step > self.shards:
             raise ValueError(f"shards_per_step is {self.shards_per_step}; expected 1 to shards = {self.shards}")
+        if not 0 <= self.carried < 1:
+            raise ValueError(f"carried is {self.carried}; expected a share of at least 0 and below 1")
+        if self.carried and self.schedule == "round_robin":
+            raise ValueError(
+                f"carried is {self.carried} in a round_robin schedule, where a buffer that all shards share would carry each "
+                "of them into every step; keep a buffer a shard, or write schedule: sampled"
+            )
         _check_common(self.release_shape, self.noise_multiplier, self.releases_per_step)
 
     @property
     def kind(self) -> str:
-        return f"{self.schedule}_shards"
+        return "shared_buffer_shards" if self.carried else f"{self.schedule}_shards"
 
     @property
     def sampling_rate(self) -> float:
@@ -68,7 +79,10 @@ class ShardMechanism:
 
     @property
     def effective_noise_multiplier(self) -> float:
-        """noise_multiplier / sqrt(releases x rows): one record may change every row of every release of its shard."""
+        """noise_multiplier / sqrt(releases x rows): one record may change every row of every release of its shard.
+
+        Of a step that draws the shard; with ``carried`` every other step moves by that share of it.
+        """
         return self.noise_multiplier / math.sqrt(self.releases_per_step * self.release_shape[0])
 
     def visits(self, steps: int) -> int:
@@ -166,7 +180,7 @@ def to_dict(phase: Phase) -> dict[str, Any]:
 
 
 def from_dict(document: Mapping[str, Any]) -> Phase:
-    """The phase that ``to_dict`` wrote."""
+    """The phase that ``to_dict`` wrote; what documents of earlier versions leave out is at its default."""
     fields = {key: value for key, value in document.items() if key not in ("kind", "effective_noise_multiplier", "steps")}
     fields["release_shape"] = tuple(fields["release_shape"])
     mechanism = ShardMechanism(**fields) if "shards" in fields else RecordMechanism(**fields)

@@ -165,18 +165,32 @@ class Sanitizer:
         clipped = _clip(tensor.detach().reshape(1, -1), max_grad_norm).reshape(mechanism.release_shape)
         return self._release(clipped, mechanism.noise_multiplier, max_grad_norm)
 
-    def release_rows(self, answers: torch.Tensor, *, max_grad_norm: float) -> torch.Tensor:
+    def release_rows(
+        self,
+        answers: torch.Tensor,
+        *,
+        max_grad_norm: float,
+        carried: torch.Tensor | None = None,
+        carried_norm: float = 0.0,
+    ) -> torch.Tensor:
         """Sum over the m drawn shards of ``answers [m, B, ...]``, every row clipped to ``max_grad_norm``, plus noise.
 
         The same weight for every shard whatever it holds; divide the result by the constant m if a mean is wanted.
+
+        ``carried [B, ...]`` is private state that all shards share (an error buffer): its rows, clipped to ``carried_norm``,
+        are added once. A row of a drawn shard then moves by 2 (max_grad_norm + carried_norm), which is the unit of the noise.
+        Raises ``PrivacyViolation`` unless the share of ``carried_norm`` in that sum is what the mechanism declares.
         """
         mechanism = self._require(ShardMechanism, "release_rows")
         self._check_shape(answers, (mechanism.shards_per_step, *mechanism.release_shape))
+        self._check_carried(mechanism, carried, max_grad_norm, carried_norm)
         total = torch.zeros(mechanism.release_shape, dtype=torch.float64, device=answers.device)
         for part in answers.detach().split(_SHARDS_AT_ONCE):  # in float64 a part at a time, however many shards were drawn
             rows = part.reshape(len(part) * mechanism.release_shape[0], -1)
             total += _clip(rows, max_grad_norm).reshape(part.shape).sum(dim=0)
-        return self._release(total, mechanism.noise_multiplier, 2 * max_grad_norm)
+        if carried is not None:
+            total += _clip(carried.detach().reshape(len(carried), -1), carried_norm).reshape(total.shape)
+        return self._release(total, mechanism.noise_multiplier, 2 * (max_grad_norm + carried_norm))
 
     # --- inside -------------------------------------------------------------------------------------------------------
 
@@ -234,6 +248,26 @@ class Sanitizer:
             raise PrivacyViolation(f"a second draw in step {self._step}; a step has one draw of units")
         self._drawn = units
 
+    def _check_carried(
+        self, mechanism: ShardMechanism, carried: torch.Tensor | None, max_grad_norm: float, carried_norm: float
+    ) -> None:
+        _check_bound("max_grad_norm", max_grad_norm)
+        if carried is None:
+            if carried_norm or mechanism.carried:
+                raise PrivacyViolation(
+                    f"step {self._step} carries no rows, but its carried_norm is {carried_norm} and {mechanism.kind} declares "
+                    f"the share {mechanism.carried}"
+                )
+            return
+        _check_bound("carried_norm", carried_norm)
+        self._check_shape(carried, mechanism.release_shape)
+        share = carried_norm / (max_grad_norm + carried_norm)
+        if not math.isclose(share, mechanism.carried, rel_tol=1e-9):
+            raise PrivacyViolation(
+                f"step {self._step} would carry the share {share} of a row's sensitivity; {mechanism.kind} declares "
+                f"{mechanism.carried}"
+            )
+
     def _check_precision(self, *tensors: torch.Tensor) -> None:
         for tensor in tensors:
             if tensor.dtype not in (torch.float32, torch.float64):
@@ -250,11 +284,15 @@ def clip_weights(norms: torch.Tensor, max_grad_norm: float) -> torch.Tensor:
     Raises ``PrivacyViolation`` for a bound that is not a positive number: a tensor or array, which may hold private values,
     is none.
     """
-    if not isinstance(max_grad_norm, (float, int)) or not 0 < max_grad_norm < math.inf:
-        raise PrivacyViolation(f"max_grad_norm is {type(max_grad_norm).__name__}; expected a public, finite number over 0")
+    _check_bound("max_grad_norm", max_grad_norm)
     bound = max_grad_norm * (1 - CLIP_MARGIN)
     finite = torch.isfinite(norms)
     return torch.where(finite, bound / torch.where(finite, norms, 0.0).clamp_min(bound), 0.0)
+
+
+def _check_bound(name: str, bound: float) -> None:
+    if not isinstance(bound, (float, int)) or not 0 < bound < math.inf:
+        raise PrivacyViolation(f"{name} is {type(bound).__name__}; expected a public, finite number over 0")
 
 
 def _clip(rows: torch.Tensor, max_grad_norm: float) -> torch.Tensor:

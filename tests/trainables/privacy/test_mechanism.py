@@ -42,8 +42,22 @@ def test_phases_survive_json(records, shards):
     phases = [
         records(0.05, 200, 1.1, neighbours="add_remove", clipping="whole_tensor", releases_per_step=3),
         shards(1000, 20000, 1.07, schedule="round_robin", shards_per_step=32),
+        shards(1000, 20000, 1.07, carried=0.5),
     ]
     assert [from_dict(json.loads(json.dumps(to_dict(phase)))) for phase in phases] == phases
+
+
+def test_documents_without_a_shared_buffer_are_read(shards):
+    phase = shards(1000, 20000, 1.07)
+    document = to_dict(phase)
+    del document["carried"]
+    assert from_dict(document) == phase
+
+
+def test_a_shared_buffer_has_a_kind_of_its_own(shards):
+    for schedule in ("sampled", "persistent"):
+        assert shards(10, 1, 1.0, schedule=schedule).mechanism.kind == f"{schedule}_shards"
+        assert shards(10, 1, 1.0, schedule=schedule, carried=0.5).mechanism.kind == "shared_buffer_shards"
 
 
 def test_scaling_and_steps(records):
@@ -85,6 +99,10 @@ def test_impossible_record_mechanisms(fields, message):
         ({"shards_per_step": 0}, "shards_per_step is 0"),
         ({"shards_per_step": 11}, "expected 1 to shards = 10"),
         ({"neighbours": "add_remove"}, "write neighbours: replace_one"),
+        ({"carried": -0.1}, "carried is -0.1"),
+        ({"carried": 1.0}, "carried is 1.0; expected a share of at least 0 and below 1"),
+        ({"carried": math.nan}, "carried is nan"),
+        ({"carried": 0.5, "schedule": "round_robin"}, "write schedule: sampled"),
     ],
 )
 def test_impossible_shard_mechanisms(fields, message):
