@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from trainables import registry
-from trainables.base import Dataset
+from trainables.base import Dataset, phase_of
 from trainables.coins import numpy_coins
 from trainables.privacy.mechanism import Phase, ShardMechanism, scale_noise
 from trainables.privacy.sanitizer import Sanitizer
@@ -106,11 +106,12 @@ class Run:
 
     trainer: Trainer
     sanitizer: Any
+    phase_steps: Sequence[int]
 
     def advance(self, start: int, end: int) -> list[dict[str, float]]:
         diagnostics = []
         for step in range(start, end):
-            self.sanitizer.open_step(step, 0)
+            self.sanitizer.open_step(step, phase_of(step, self.phase_steps))
             diagnostics.append(self.trainer.step())
             self.sanitizer.close_step()
         return diagnostics
@@ -133,9 +134,9 @@ def start(
     package = registry.method(method)
     settings = package.Config(**config)
     phases = scale_noise(package.mechanism(settings, data.info, "replace_one"), noise)
-    executed = [0] if settings.schedule == "round_robin" else None
+    executed = [0] * len(phases) if settings.schedule == "round_robin" else None
     guard = sanitizer(phases, injected_seed=injected_seed, executed=executed, **options)
-    return Run(trainer(settings, data, guard, stages, CPU, seed), guard)
+    return Run(trainer(settings, data, guard, stages, CPU, seed), guard, [phase.steps for phase in phases])
 
 
 class Recorder(Sanitizer):
