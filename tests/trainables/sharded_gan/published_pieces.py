@@ -151,6 +151,7 @@ class Restatement:
     shards: np.ndarray
     batch: int
     critic_batch: int
+    clip: float
 
     def __post_init__(self) -> None:
         self.adam = Adam(parameters_of(self.state))
@@ -184,7 +185,7 @@ class Restatement:
         """The gradient of a mean loss in the images, clipped to C / B and noised; times B, in float32."""
         shown = images.requires_grad_()
         (slope,) = torch.autograd.grad(loss(shown), shown)
-        bound = CLIP / self.batch
+        bound = self.clip / self.batch
         norms = slope.flatten(1).norm(dim=1)[:, None, None, None].double()
         self.clipped.append(int((norms > bound).sum()))
         clipped = slope.double() * torch.clamp(bound * (1 - 1e-6) / norms, max=1)
@@ -217,7 +218,7 @@ def made(
     restatement: type[R], tmp_path: Path, *, width: int, batch: int, critic_batch: int, steps: int = 3, **changes: Any
 ) -> tuple[Run, R]:
     """The engine at step 0 on random data with ``changes`` of its settings, and the re-statement with the same tensors."""
-    config = {
+    config: dict[str, Any] = {
         "steps": steps,
         "shards": SHARDS,
         "max_grad_norm": CLIP,
@@ -242,6 +243,7 @@ def made(
         shards=partition(50, SHARDS, seed=0),
         batch=batch,
         critic_batch=critic_batch,
+        clip=config["max_grad_norm"],
     )
 
 
