@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import torch
 from torch import nn
 
 from trainables.coins import torch_coins
 
-from .method import FILTER_SIZE, FILTER_STRIDE, Config
+from .method import FILTER_SIZE, FILTER_STRIDE
+
+
+class FeatureSettings(Protocol):
+    """The settings that phi is made of."""
+
+    @property
+    def features(self) -> str: ...
+
+    @property
+    def filters(self) -> int: ...
 
 
 class Features:
-    """Pixels, or pixels joined with random convolutions and ReLU; a function of the config and the seed alone."""
+    """Pixels, or pixels joined with random convolutions and ReLU; a function of the settings and the seed alone."""
 
-    def __init__(self, config: Config, channels: int, seed: int, device: torch.device) -> None:
+    def __init__(self, config: FeatureSettings, channels: int, seed: int, device: torch.device) -> None:
         self._filters: torch.Tensor | None = None
         if config.features == "random_convolutions":
             shape = (config.filters, channels, FILTER_SIZE, FILTER_SIZE)

@@ -11,7 +11,7 @@ from torch import nn
 from trainables.coins import torch_coins
 from trainables.networks.critic import Critics
 
-from .method import CriticConfig
+from .settings import CriticConfig
 
 Fakes = Callable[[int, torch.Tensor], torch.Tensor]
 """(number of the update, labels int64 ``[S, n]``) -> generated images ``[S, n, C, H, W]``, without a gradient."""

@@ -24,7 +24,7 @@ from trainables.networks.stacked import StackedGenerators
 
 from .critics import Batches, CriticTraining
 from .generators import build
-from .method import CriticConfig
+from .settings import CriticConfig
 from .states import save_states
 
 

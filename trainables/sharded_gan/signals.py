@@ -16,11 +16,12 @@ import torch
 
 from trainables.base import DataInfo
 from trainables.coins import torch_coins
+from trainables.dp_energy.features import Features
 from trainables.networks.critic import Critics
 from trainables.networks.encoder import Encoders
 
 from .critics import Batches, CriticTraining
-from .method import Config, CriticConfig
+from .settings import Config, CriticConfig
 from .states import ShardStates
 
 SHARDS_AT_ONCE = 32
@@ -47,7 +48,7 @@ class Signal(Protocol):
     def load_state_dict(self, state: Mapping[str, Any]) -> None: ...
 
 
-class _Stateless:
+class Stateless:
     """A signal whose answer to (shard, step, images) never depends on earlier draws."""
 
     def state_dict(self) -> dict[str, Any]:
@@ -57,34 +58,48 @@ class _Stateless:
         pass
 
 
-class EnergyCritic(_Stateless):
+class EnergyCritic(Stateless):
     """The attraction of the energy distance (Szekely & Rizzo, 2013) between generated images and a shard's of their class.
 
-    Image i is answered by the mean over the shard's images x of its class of (i - x) / ||i - x||; by zero where the shard has
-    none. The repulsion between generated images is public and ``repulsion`` adds it after the release.
+    Image i is answered by the gradient in i of the mean distance ||phi(i) - phi(x)|| to the shard's images x of its class; by
+    zero where the shard has none. phi is public: pixels, or pixels joined with random convolutions. The repulsion between
+    generated images is public too and is added after the release.
     """
 
-    def __init__(self, batches: Batches) -> None:
+    def __init__(self, config: CriticConfig, batches: Batches, info: DataInfo, seed: int, device: torch.device) -> None:
         self._batches = batches
+        self._features = Features(config, info.channels, seed, device)
 
     def answers(self, shards: np.ndarray, images: torch.Tensor, labels: torch.Tensor, step: int) -> torch.Tensor:
-        """``[m, B, C, H, W]``; every row has a norm of at most 1."""
-        flat = images.flatten(1)
+        """``[m, B, C, H, W]``; on pixels every row has a norm of at most 1."""
+        features, pull_back = self._at(images)
         parts = []
-        for group in _groups(shards, SHARDS_AT_ONCE):
+        for group in in_groups(shards, SHARDS_AT_ONCE):
             real, real_labels = self._batches.whole(group)
-            parts.append(_mean_directions(flat, real.flatten(2), labels[:, None] == real_labels[:, None, :]))
-        return torch.cat(parts)[: len(shards)].reshape(len(shards), *images.shape)
+            others = self._features(real.flatten(0, 1)).unflatten(0, real_labels.shape)
+            parts.append(pull_back(_mean_directions(features, others, labels[:, None] == real_labels[:, None, :])))
+        return torch.cat(parts)[: len(shards)]
 
+    def repulsion(self, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """Gradient of the mean distance to the other generated images of the class, ``[B, C, H, W]``; zero where it is alone.
 
-def repulsion(images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Mean over the other generated images j of the class of (i - j) / ||i - j||, ``[B, C, H, W]``; zero where it is alone.
+        The public half of the energy distance: subtracted from the attraction it keeps the images of a class apart.
+        """
+        features, pull_back = self._at(images)
+        alike = (labels[:, None] == labels[None, :]).fill_diagonal_(False)
+        return pull_back(_mean_directions(features, features[None], alike[None]))[0]
 
-    The public half of the energy distance: subtracted from the attraction it keeps the images of a class apart.
-    """
-    flat = images.flatten(1)
-    alike = (labels[:, None] == labels[None, :]).fill_diagonal_(False)
-    return _mean_directions(flat, flat[None], alike[None]).reshape(images.shape)
+    def _at(self, images: torch.Tensor) -> tuple[torch.Tensor, Callable[[torch.Tensor], torch.Tensor]]:
+        """phi of ``images [B, C, H, W]``, and the map from directions ``[S, B, d]`` in features to those in images."""
+        images = images.detach().requires_grad_()
+        features = self._features(images)
+
+        def pull_back(directions: torch.Tensor) -> torch.Tensor:
+            if directions.shape[2] == images[0].numel():  # phi is the identity
+                return directions.unflatten(2, images.shape[1:])
+            return torch.autograd.grad(features, images, directions, retain_graph=True, is_grads_batched=True)[0]
+
+        return features.detach(), pull_back
 
 
 def _mean_directions(images: torch.Tensor, others: torch.Tensor, alike: torch.Tensor) -> torch.Tensor:
@@ -125,7 +140,7 @@ class TrainedCritic:
         """``[m, B, C, H, W]``: gradient of -D_k in every image after the critics' updates."""
         pool = self._shared_fakes(step)
         at_once = 1 if self._keeps else SHARDS_AT_ONCE  # Adam has one count of updates for a whole stack
-        groups = _groups(shards, at_once)
+        groups = in_groups(shards, at_once)
         return torch.cat([self._answers(group, images, labels, step, pool) for group in groups])[: len(shards)]
 
     def _answers(
@@ -185,7 +200,7 @@ class TrainedCritic:
         self._kept = copy.deepcopy(dict(state["kept"]))
 
 
-class Reconstruction(_Stateless):
+class Reconstruction(Stateless):
     """The pull of every generated image towards one real image of its class in the shard (Ma & Zhang, 2026, section 4.3).
 
     The paper's equation 14, -||G(z) - x||^2 with z and x unrelated, would push away from the mean image; here the sign is
@@ -204,7 +219,7 @@ class Reconstruction(_Stateless):
         flat = images.flatten(1)
         coins = torch.rand(len(images), generator=torch_coins(self._seed, "reconstruction", step)).to(flat)
         parts = []
-        for group in _groups(shards, SHARDS_AT_ONCE):
+        for group in in_groups(shards, SHARDS_AT_ONCE):
             real, real_labels = self._batches.whole(group)
             alike = labels[:, None] == real_labels[:, None, :]
             target = self._targets(group, images, real, alike, coins)
@@ -242,7 +257,7 @@ class Reconstruction(_Stateless):
         return encoders(images)[0]
 
 
-def _groups(shards: np.ndarray, at_once: int) -> list[np.ndarray]:
+def in_groups(shards: np.ndarray, at_once: int) -> list[np.ndarray]:
     """Groups of equal size, the last one filled with its last shard again; the answers over the count are to be dropped.
 
     A stack of another size adds in another order: the rounding of a shard's answer would tell how many were drawn with it.

@@ -16,10 +16,15 @@ from trainables.networks.averaged import AveragedGenerator, cosine, load_kept
 from trainables.networks.conditional import ConditionalGenerator
 from trainables.privacy.sanitizer import Sanitizer
 
+from .bounds import row_bound
+from .classifier import SequentialClassifier
 from .critics import Batches
+from .feedback import Feedback
+from .feedback import build as build_feedback
 from .generators import build
-from .method import Config, check, signals
-from .signals import EnergyCritic, Reconstruction, Signal, TrainedCritic, repulsion
+from .method import check
+from .settings import Config, signals, weights
+from .signals import EnergyCritic, Reconstruction, Signal, TrainedCritic
 from .states import ShardStates
 
 
@@ -44,20 +49,33 @@ class Trainer:
 
         shards = partition(data.info.size, config.shards, config.partition_seed)
         batches = Batches(torch.from_numpy(data.images).to(device), torch.from_numpy(data.labels).to(device), shards)
-        self._signals: dict[str, tuple[float, Signal]] = {}
-        if "critic" in signals(config):
-            critic: Signal = EnergyCritic(batches)
-            if config.critic.kind == "wgan_gp":
-                keeps = config.schedule != "sampled"
-                pretrained = ShardStates(stages, "critics")
-                critic = TrainedCritic(config.critic, batches, pretrained, self._generate, data.info, seed, device, keeps=keeps)
-            self._signals["critic"] = config.critic.weight, critic
-        if "reconstruction" in signals(config):
+        self._signals = {name: self._signal(name, batches, stages) for name in signals(config)}
+        # Summed signals are clipped together, so what is cut off is one error; signals by themselves have one each.
+        streams = signals(config) if config.release == "per_signal" else ("sum",)
+        self._feedback = {name: self._new_feedback() for name in streams}
+
+    def _signal(self, name: str, batches: Batches, stages: Mapping[str, Path]) -> Signal:
+        config, info, seed, device = self._config, self._info, self._seed, self._device
+        if name == "reconstruction":
             encoders = ShardStates(stages, "encoders") if config.matching == "latent" else None
-            self._signals["reconstruction"] = (
-                config.reconstruction,
-                Reconstruction(config, batches, encoders, data.info, seed),
-            )
+            return Reconstruction(config, batches, encoders, info, seed)
+        if name == "classifier":
+            return SequentialClassifier(config.classifier, batches, self._generate, info, seed, device)
+        if config.critic.kind == "energy":
+            return EnergyCritic(config.critic, batches, info, seed, device)
+        keeps = config.schedule != "sampled"
+        pretrained = ShardStates(stages, "critics")
+        return TrainedCritic(config.critic, batches, pretrained, self._generate, info, seed, device, keeps=keeps)
+
+    def _new_feedback(self) -> Feedback:
+        config = self._config
+        return build_feedback(
+            config.feedback,
+            max_grad_norm=config.max_grad_norm,
+            feedback_clip=config.feedback_clip,
+            feedback_rate=config.feedback_rate,
+            keyed=config.schedule == "round_robin",
+        )
 
     def step(self) -> dict[str, float]:
         """Draw m shards, release their summed answers to B generated images, and follow the release."""
@@ -69,10 +87,11 @@ class Trainer:
 
         # Post-processing from here on. Every divisor is a declared constant, however many shards held a class.
         direction = release.to(images) / config.shards_per_step
-        if config.critic.kind == "energy":
+        critic = self._signals.get("critic")
+        if isinstance(critic, EnergyCritic):
             # The attraction was clipped; its public counterpart may not outweigh what was left of it.
-            weight = min(config.critic.weight, config.max_grad_norm)
-            direction = direction - weight * repulsion(images.detach(), labels)
+            bound = row_bound(config.feedback, config.max_grad_norm, config.feedback_clip)
+            direction = direction - min(config.critic.weight, bound) * critic.repulsion(images, labels)
         loss = (images * direction).sum() / config.generator_batch
         rate = cosine(step, config.steps) if config.learning_rate_schedule == "cosine" else 1.0
         self._network.update(loss, decay=min(config.ema, 1 - 1 / (step + 1)), rate=rate)
@@ -81,11 +100,14 @@ class Trainer:
 
     def _release(self, shards: np.ndarray, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """Noisy sum over ``shards`` of their clipped answers, ``[B, C, H, W]``; one release, or one a signal."""
-        config = self._config
-        answers = [weight * signal.answers(shards, images, labels, self._step) for weight, signal in self._signals.values()]
-        if config.release == "summed":
-            return self._sanitizer.release_rows(sum(answers[1:], answers[0]), max_grad_norm=config.max_grad_norm)
-        released = [self._sanitizer.release_rows(answer, max_grad_norm=config.max_grad_norm) for answer in answers]
+        answers = {
+            name: weight * self._signals[name].answers(shards, images, labels, self._step)
+            for name, weight in weights(self._config, self._step).items()
+        }
+        if "sum" in self._feedback:
+            first, *others = answers.values()
+            answers = {"sum": sum(others, first)}
+        released = [self._feedback[name].release(self._sanitizer, answer, shards) for name, answer in answers.items()]
         return sum(released[1:], released[0])
 
     def _labels(self, step: int) -> torch.Tensor:
@@ -112,16 +134,19 @@ class Trainer:
         return self._network.released()
 
     def state_dict(self) -> dict[str, Any]:
-        """Both generators, Adam's moments, the step counter; private models only where the schedule lets shards keep them."""
-        kept = {name: signal.state_dict() for name, (_, signal) in self._signals.items()}
-        return {"step": self._step, **self._network.state_dict(), "signals": kept}
+        """Both generators, Adam's moments, step counter, buffers; private models only where the schedule lets them stay."""
+        kept = {name: signal.state_dict() for name, signal in self._signals.items()}
+        buffers = {name: feedback.state_dict() for name, feedback in self._feedback.items()}
+        return {"step": self._step, **self._network.state_dict(), "signals": kept, "feedback": buffers}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on where ``state_dict`` was taken."""
         self._step = state["step"]
         self._network.load_state_dict(state)
-        for name, (_, signal) in self._signals.items():
+        for name, signal in self._signals.items():
             signal.load_state_dict(state["signals"][name])
+        for name, feedback in self._feedback.items():
+            feedback.load_state_dict(state["feedback"][name])
 
 
 def build_generator(config: Config, info: DataInfo, rng: torch.Generator | None = None) -> ConditionalGenerator:

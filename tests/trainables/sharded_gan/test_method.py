@@ -75,7 +75,7 @@ def test_signals_that_are_released_one_by_one_are_counted_one_by_one(settings, r
     [
         ({"shards": 60001}, GRAY, "shards is 60001, but there are 60000 training records; write at most 60000"),
         ({"shards": 10, "shards_per_step": 11}, GRAY, "shards_per_step is 11; expected 1 to shards = 10"),
-        ({"critic": {"weight": 0}, "reconstruction": 0}, GRAY, "critic.weight and reconstruction are both 0"),
+        ({"critic": {"weight": 0}, "reconstruction": 0}, GRAY, "critic.weight, classifier.weight and reconstruction are all 0"),
         ({"labels": "balanced"}, GRAY, "generator_batch is 32; .* the 10 classes, such as 30"),
         ({"labels": "balanced", "generator_batch": 4}, GRAY, "such as 10"),
         ({"schedule": "persistent", "critic": {"kind": "energy"}}, GRAY, "write schedule: sampled"),

@@ -91,8 +91,8 @@ def test_a_sampled_checkpoint_holds_nothing_of_the_shards(tmp_path, data, signal
     run = start(config, data, compute_stages("gs_wgan", config, data, tmp_path))
     run.advance(0, 3)
     state = run.trainer.state_dict()
-    assert set(state) == {"step", "generator", "ema", "optimizer", "signals"}
-    assert tensors_in(state["signals"]) == []
+    assert set(state) == {"step", "generator", "ema", "optimizer", "signals", "feedback"}
+    assert tensors_in([state["signals"], state["feedback"]]) == []
 
 
 @pytest.mark.parametrize("generator", ["small", "dcgan", "resnet"])

@@ -5,15 +5,17 @@ import math
 import numpy as np
 import pytest
 import torch
-from engine_runs import RECONSTRUCTION, compute_stages, random_data, settings, start
+from engine_runs import CPU, RECONSTRUCTION, compute_stages, random_data, settings, start
 
 from trainables import registry
 from trainables.coins import torch_coins
+from trainables.dp_energy.features import Features
 from trainables.networks.critic import Critics
 from trainables.networks.encoder import Encoders
 from trainables.sharded_gan import signals
 from trainables.sharded_gan.critics import Batches
-from trainables.sharded_gan.signals import EnergyCritic, Reconstruction, TrainedCritic, repulsion
+from trainables.sharded_gan.settings import CriticConfig
+from trainables.sharded_gan.signals import EnergyCritic, Reconstruction, TrainedCritic
 from trainables.sharded_gan.states import ShardStates
 
 SHARDS = np.array([[1, 2, 3, 4, 5], [6, 7, 8, 9, 10], [11, 12, 13, 14, 15]])
@@ -43,6 +45,10 @@ def batches(data):
     return Batches(torch.from_numpy(data.images), torch.from_numpy(data.labels), SHARDS)
 
 
+def energy(data, **changes):
+    return EnergyCritic(CriticConfig(kind="energy", **changes), batches(data), data.info, 0, CPU)
+
+
 def config(**changes):
     return registry.method("ef_dpgan").Config(**settings(RECONSTRUCTION, {"reconstruction_clip": CLIP}, changes))
 
@@ -55,7 +61,7 @@ def alike(data, shard, label):
 
 def test_energy_is_the_mean_unit_vector_away_from_the_class(data, shown):
     images, labels = shown
-    answers = EnergyCritic(batches(data)).answers(ASKED, images, labels, 0)
+    answers = energy(data).answers(ASKED, images, labels, 0)
     for place, shard in enumerate(ASKED):
         for i, label in enumerate(labels.tolist()):
             real = alike(data, shard, label)
@@ -65,14 +71,30 @@ def test_energy_is_the_mean_unit_vector_away_from_the_class(data, shown):
     assert answers.flatten(2).norm(dim=2).max() <= 1 + 1e-5
 
 
-def test_repulsion_is_the_mean_unit_vector_from_the_others_of_the_class(shown):
+def test_repulsion_is_the_mean_unit_vector_from_the_others_of_the_class(data, shown):
     images, labels = shown
-    found = repulsion(images, labels)
+    found = energy(data).repulsion(images, labels)
     for i, label in enumerate(labels.tolist()):
         others = [images[j] for j in range(len(images)) if j != i and labels[j] == label]
         pushes = [(images[i] - x) / max(math.dist(images[i].flatten(), x.flatten()), 0.5) for x in others]
         torch.testing.assert_close(found[i], sum(pushes) / len(pushes), rtol=1e-4, atol=1e-5)
-    assert not repulsion(images[:1], labels[:1]).any(), "alone in its class"
+    assert not energy(data).repulsion(images[:1], labels[:1]).any(), "alone in its class"
+
+
+def test_energy_on_random_convolutions_is_the_gradient_of_the_mean_distance_of_features(data, shown):
+    images, labels = shown
+    critic = energy(data, features="random_convolutions", filters=3)
+    phi = Features(CriticConfig(kind="energy", features="random_convolutions", filters=3), 1, 0, CPU)
+    images = images[[0, 3, 5]].requires_grad_()  # none of them so near to a record that its distance is bounded below
+    labels = labels[[0, 3, 5]]
+    answers = critic.answers(ASKED, images.detach(), labels, 0)
+    for place, shard in enumerate(ASKED):
+        for i, label in enumerate(labels.tolist()):
+            real = alike(data, shard, label)
+            distances = [(phi(images[i : i + 1]) - phi(x[None])).norm() for x in real]
+            loss = sum(distances) / len(distances) if distances else 0.0 * images.sum()
+            (expected,) = torch.autograd.grad(loss, images)
+            torch.testing.assert_close(answers[place, i], expected[i], rtol=1e-4, atol=1e-5)
 
 
 def residual(image, target):
@@ -157,7 +179,7 @@ def test_groups_of_shards_answer_as_all_at_once(tmp_path, monkeypatch, data, sho
 
     def all_answers():
         found = [
-            EnergyCritic(batches(data)),
+            energy(data),
             Reconstruction(trial, batches(data), ShardStates(stages, "encoders"), data.info, 0),
             TrainedCritic(*critic, keeps=False),
         ]

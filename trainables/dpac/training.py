@@ -1,0 +1,6 @@
+"""Training of dpac: the sharded engine."""
+
+from __future__ import annotations
+
+from trainables.sharded_gan.training import Trainer as Trainer
+from trainables.sharded_gan.training import load_sampler as load_sampler
