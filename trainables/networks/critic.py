@@ -25,19 +25,18 @@ class _Trunk(nn.Module):
 
     def __init__(self, shape: tuple[int, int, int], channels: int, count: int) -> None:
         super().__init__()
-        colours, *sides = shape
-        widths = [channels, 2 * channels, 4 * channels]
-        if max(sides) > _THREE_HALVINGS:
-            widths.append(8 * channels)
-        self._names = [f"conv{number}" for number in range(1, len(widths) + 1)]
-        for name, before, after in zip(self._names, [colours, *widths], widths, strict=False):
-            self.add_module(name, SNConv2d(before, after, 5, stride=2, padding=2, stack=count))
-        height, width = (-(-side // 2 ** len(widths)) for side in sides)
-        self.flat = widths[-1] * height * width
-        """Features of an image."""
+        colours, height, width = shape
+        self.conv1 = SNConv2d(colours, channels, 5, stride=2, padding=2, stack=count)
+        self.conv2 = SNConv2d(channels, 2 * channels, 5, stride=2, padding=2, stack=count)
+        self.conv3 = SNConv2d(2 * channels, 4 * channels, 5, stride=2, padding=2, stack=count)
+        self.conv4 = None
+        if max(height, width) > _THREE_HALVINGS:
+            self.conv4 = SNConv2d(4 * channels, 8 * channels, 5, stride=2, padding=2, stack=count)
+        shrunk = 2 ** len(self._convolutions())
+        self._flat = shrunk // 2 * channels * -(-height // shrunk) * -(-width // shrunk)
 
     def _convolutions(self) -> list[SNConv2d]:
-        return [getattr(self, name) for name in self._names]
+        return [layer for layer in (self.conv1, self.conv2, self.conv3, self.conv4) if layer is not None]
 
     def _features(self, images: torch.Tensor) -> torch.Tensor:
         """``[S, n, flat]`` of ``images [S, n, C, H, W]``."""
@@ -74,8 +73,8 @@ class Critics(_Trunk):
         Raises ``ValueError`` where there is not one generator a critic.
         """
         super().__init__(shape, channels, count)
-        self.linear = SpectralNorm((1, self.flat), stack=count)
-        self.embedding = SpectralNorm((classes, self.flat), stack=count, bias=False)
+        self.linear = SpectralNorm((1, self._flat), stack=count)
+        self.embedding = SpectralNorm((classes, self._flat), stack=count, bias=False)
         if rngs is not None:
             check_rngs(rngs, count)
             for layer in (*self._convolutions(), self.linear):
@@ -121,7 +120,7 @@ class Classifiers(_Trunk):
             raise ValueError(f"a classifier tells classes apart and needs at least 2 of them, not {classes}")
         super().__init__(shape, channels, count)
         self._classes = classes
-        self.linear = SpectralNorm((classes, self.flat), stack=count)
+        self.linear = SpectralNorm((classes, self._flat), stack=count)
         if rngs is not None:
             check_rngs(rngs, count)
             for layer in (*self._convolutions(), self.linear):

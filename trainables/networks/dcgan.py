@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from .conditional import ConditionalGenerator, ZDistribution, check_shape
+from .conditional import ConditionalGenerator, NoiseKind, ZDistribution, check_shape
 from .layers import draw_uniform, pixel_norm
 from .resnet import PUBLISHED_EPS
 
@@ -30,11 +30,19 @@ class DCGANGenerator(ConditionalGenerator):
         channels: int = 256,
         noise_injection: float,
         z_distribution: ZDistribution = "normal",
+        noise_kind: NoiseKind = "fixed",
         rng: torch.Generator | None = None,
     ) -> None:
         """``shape`` is (C, 28, 28) or (C, 32, 32), else ``ValueError``; ``rng`` as in ``Generator``."""
         check_shape("dcgan", shape)
-        super().__init__(classes, z_dim=z_dim, noise_injection=noise_injection, z_distribution=z_distribution)
+        super().__init__(
+            classes,
+            z_dim=z_dim,
+            noise_injection=noise_injection,
+            z_distribution=z_distribution,
+            noise_kind=noise_kind,
+            maps=2,
+        )
         half, quarter = max(channels // 2, 1), max(channels // 4, 1)
         cropped = shape[1] == 28
         self._channels, self._side = channels, 7 if cropped else 8
@@ -57,8 +65,8 @@ class DCGANGenerator(ConditionalGenerator):
         """Images ``[n, C, H, W]`` in [0, 1] for ``z [n, z_dim]`` and int64 ``labels [n]``, with noise from ``rng`` (CPU)."""
         features = _activate(self.project(self.with_labels(z, labels)).reshape(-1, self._channels, 4, 4))
         features = self.up1(features)[..., : self._side, : self._side]
-        features = _activate(self.inject(features, rng))
-        features = _activate(self.inject(self.up2(features), rng))
+        features = _activate(self.inject(features, rng, 0))
+        features = _activate(self.inject(self.up2(features), rng, 1))
         return torch.sigmoid(self.to_image(features))
 
 

@@ -7,7 +7,7 @@ from trainables.networks.dcgan import DCGANGenerator
 from trainables.networks.generator import Generator
 from trainables.networks.resnet import ResNetGenerator
 
-GRAY, COLOUR = (1, 28, 28), (3, 32, 32)
+GRAY, COLOUR, LARGE = (1, 28, 28), (3, 32, 32), (3, 64, 64)
 NETWORKS = [Generator, ResNetGenerator, DCGANGenerator]
 
 
@@ -26,10 +26,11 @@ def inputs_of(network, count=3):
     [
         (ResNetGenerator, GRAY, 10, 3_826_177),
         (ResNetGenerator, COLOUR, 2, 3_798_019),
+        (ResNetGenerator, LARGE, 2, 3_798_019 + 2 * (256 * 256 * 9 + 256) + 256 * 256 + 256),
         (DCGANGenerator, GRAY, 10, 86_016 + 819_328 + 204_864 + 4_097),
     ],
 )
-def test_the_published_numbers_of_weights(network, shape, classes, published):
+def test_the_numbers_of_weights(network, shape, classes, published):
     weights = build(network, shape, classes, channels=256, rng=None).parameters()
     assert sum(parameter.numel() for parameter in weights) == published
 
@@ -42,10 +43,47 @@ def test_images_have_the_declared_shape_and_range(network, shape):
     assert 0 <= images.min() < images.max() <= 1
 
 
-@pytest.mark.parametrize("network", [ResNetGenerator, DCGANGenerator])
-def test_another_size_is_refused_with_what_to_use(network):
-    with pytest.raises(ValueError, match=r"28x28 or 32x32 pixels, not 8x8; the small generator"):
-        build(network, (1, 8, 8))
+@pytest.mark.parametrize(("network", "settings"), [(ResNetGenerator, {}), (Generator, {"upsamplings": 3})])
+def test_64_pixels_take_one_more_block_in_the_same_memory(network, settings):
+    generator = build(network, LARGE, 2, noise_injection=0.1, **settings)
+    assert generator.sample_batch * 64**2 <= build(network, COLOUR).sample_batch * 32**2  # pixels of feature maps at once
+    images = generator.sample(torch.tensor([0, 1, 0]), torch_coins(0, "sample"))
+    assert images.shape == (3, *LARGE)
+    assert 0 <= images.min() < images.max() <= 1
+
+
+def test_three_upsamplings_of_the_small_generator_in_plain_functions():
+    network = build(Generator, (2, 16, 24), 3, channels=6, upsamplings=3).double()
+    state = network.state_dict()
+    z, labels, rng = inputs_of(network)
+
+    def activate(features):
+        features = features / (features.square().mean(dim=1, keepdim=True) + 1e-8).sqrt()
+        return functional.leaky_relu(features, 0.1)
+
+    hidden = torch.cat([z, functional.one_hot(labels, 3)], dim=1)
+    hidden = activate(functional.linear(hidden, state["embed.weight"], state["embed.bias"]))
+    hidden = activate(functional.linear(hidden, state["project.weight"], state["project.bias"]).view(-1, 6, 2, 3))
+    for name, channels in (("up1", 6), ("up2", 6), ("up3", 3)):
+        hidden = functional.conv2d(upsampled(hidden), state[f"{name}.weight"], state[f"{name}.bias"], padding=1)
+        hidden = activate(hidden)
+        assert hidden.shape[1] == channels
+    expected = functional.conv2d(hidden, state["to_image.weight"], state["to_image.bias"], padding=1).sigmoid()
+    torch.testing.assert_close(network(z, labels, rng), expected, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("network", "shape", "message"),
+    [
+        (ResNetGenerator, (1, 8, 8), r"resnet .* 28x28, 32x32 or 64x64 pixels, not 8x8; the small generator takes any"),
+        (ResNetGenerator, (1, 28, 32), r"not 28x32"),
+        (DCGANGenerator, (1, 8, 8), r"dcgan .* 28x28 or 32x32 pixels, not 8x8; the resnet .* 64x64 as well, and the small one"),
+        (DCGANGenerator, LARGE, r"28x28 or 32x32 pixels, not 64x64; the resnet generator makes 64x64"),
+    ],
+)
+def test_another_size_is_refused_with_what_to_use(network, shape, message):
+    with pytest.raises(ValueError, match=message):
+        build(network, shape)
 
 
 def pixel_norm(features):
@@ -56,7 +94,7 @@ def upsampled(features):
     return functional.interpolate(features, scale_factor=2, mode="nearest")
 
 
-@pytest.mark.parametrize("shape", [GRAY, COLOUR])
+@pytest.mark.parametrize("shape", [GRAY, COLOUR, LARGE])
 @pytest.mark.parametrize("noise_injection", [0.0, 0.3])
 def test_resnet_is_the_published_function(shape, noise_injection):
     network = build(ResNetGenerator, shape, noise_injection=noise_injection).double()
@@ -78,13 +116,13 @@ def test_resnet_is_the_published_function(shape, noise_injection):
 
     hidden = layer("project", torch.cat([z, functional.one_hot(labels, 10)], dim=1)).view(-1, 8, 4, 4)
     hidden = pixel_norm(hidden.relu())
-    for block in ("block1", "block2", "block3"):
+    for block in ("block1", "block2", "block3", "block4")[: 4 if shape == LARGE else 3]:
         inner = layer(f"{block}.up", upsampled(pixel_norm(hidden)), padding=1)
         if noise_injection:
             inner = inner + noise_injection * torch.randn(inner.shape, generator=expected_rng).double()
         inner = layer(f"{block}.conv", pixel_norm(inner).relu(), padding=1)
         hidden = inner + layer(f"{block}.shortcut", upsampled(hidden))
-    expected = layer("to_image", hidden, padding=1 if shape == COLOUR else 0).sigmoid()
+    expected = layer("to_image", hidden, padding=0 if shape == GRAY else 1).sigmoid()
     if shape == GRAY:
         expected = expected[:, :, :-2, :-2]
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)

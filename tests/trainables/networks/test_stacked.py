@@ -43,7 +43,7 @@ def test_a_network_is_the_same_bits_alone_or_in_any_stack(build):
         assert name.endswith("bias") or not torch.equal(tensor[0], tensor[1]), name
 
 
-@pytest.mark.parametrize("shape", [GRAY, COLOUR, (1, 10, 6)])
+@pytest.mark.parametrize("shape", [GRAY, COLOUR, (3, 64, 64), (1, 10, 6)])
 def test_shapes_and_ranges(shape):
     shards = [0, 1]
     mean, log_variance = encoders_of(shards, shape)(images_of(shards, shape))
