@@ -215,11 +215,18 @@ R = TypeVar("R", bound=Restatement)
 
 
 def made(
-    restatement: type[R], tmp_path: Path, *, width: int, batch: int, critic_batch: int, steps: int = 3, **changes: Any
+    restatement: type[R],
+    tmp_path: Path,
+    *,
+    width: int,
+    batch: int,
+    critic_batch: int,
+    method: str = "gs_wgan",
+    **changes: Any,
 ) -> tuple[Run, R]:
     """The engine at step 0 on random data with ``changes`` of its settings, and the re-statement with the same tensors."""
     config: dict[str, Any] = {
-        "steps": steps,
+        "steps": 3,
         "shards": SHARDS,
         "max_grad_norm": CLIP,
         "generator_batch": batch,
@@ -229,12 +236,11 @@ def made(
             "channels": width,
             "batch": critic_batch,
             "pretraining": {"steps": 2, "critic_steps": 2, "generator": "small", "hidden": 5, "learning_rate": 1e-3},
-            **changes.get("critic", {}),
         },
     }
     data = random_data(50, (1, 28, 28), classes=10)
-    stages = compute_stages("gs_wgan", config, data, tmp_path)
-    run = start(config, data, stages, noise=NOISE_MULTIPLIER, injected_seed=INJECTED, seed=SEED)
+    stages = compute_stages(method, config, data, tmp_path)
+    run = start(config, data, stages, method=method, noise=NOISE_MULTIPLIER, injected_seed=INJECTED, seed=SEED)
     return run, restatement(
         state={name: tensor.clone() for name, tensor in run.trainer.state_dict()["generator"].items() if "_taps" not in name},
         critics=ShardStates(stages, "critics").read(range(SHARDS)),

@@ -34,6 +34,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from trainables.coins import torch_coins
+from trainables.dpac.method import PRESETS
 from trainables.networks.critic import Classifiers
 
 CRITIC_WEIGHT, CLASSIFIER_WEIGHT = 0.8, 0.2
@@ -96,26 +97,27 @@ class DPAC(Restatement):
 
 
 class DPACWithReset(DPAC):
-    """With the gradients of every update on generated images starting from zero, which is our default."""
+    """With the gradients of every update on generated images starting from zero, which is the engine's default."""
 
     accumulate = False
 
 
 @pytest.mark.parametrize("restatement", [DPAC, DPACWithReset])
 def test_four_steps_across_the_start_are_the_published_ones(float64, tmp_path, restatement):
+    """The preset's settings but for sizes, the start and the number of updates; weights and releases are dpac's defaults."""
     classifier = {
-        "weight": CLASSIFIER_WEIGHT,
+        **PRESETS["published"]["classifier"],
         "start": START,
         "channels": WIDTH,
         "fake_steps": FAKE_STEPS,
         "fake_batch": FAKE_BATCH,
-        "accumulate_fake_gradients": restatement.accumulate,
+        **({} if restatement.accumulate else {"accumulate_fake_gradients": False}),
         "real_steps": REAL_STEPS,
         "batch": SHARD_BATCH,
     }
-    settings = {"critic": {"weight": CRITIC_WEIGHT}, "classifier": classifier, "release": "per_signal", "max_grad_norm": CLIP}
-    sizes = {"width": WIDTH, "batch": BATCH, "critic_batch": SHARD_BATCH, "steps": 4}
-    run, restated = made(restatement, tmp_path, **sizes, **settings)
+    sizes = {"width": WIDTH, "batch": BATCH, "critic_batch": SHARD_BATCH}
+    settings = {"steps": 4, "max_grad_norm": CLIP, "classifier": classifier}
+    run, restated = made(restatement, tmp_path, method="dpac", **sizes, **settings)
     before = run.trainer.state_dict()["generator"]
     run.advance(0, 4)
     for step in range(4):
