@@ -61,6 +61,11 @@ PROOFS: dict[str, str] = {
         "The secret draws are handed over: the visits to one unit are binomial, each visit is a Gaussian release, and delta is "
         "averaged over the number of visits (Balle & Wang 2018, Theorem 8). No amplification is claimed beyond that."
     ),
+    "shared_buffer_revealed": (
+        "An error buffer that all shards share moves in every step, so the draws are handed over: with n ~ Binomial(T, m / K) "
+        "drawn steps of sensitivity 2 (C1 + C2) a row and T - n others of 2 C2, the releases compose to one Gaussian (Dong, "
+        "Roth, Su 2022), and delta is averaged over n (Balle & Wang 2018, Theorem 8)."
+    ),
     "wor_profile_rdp": (
         "Renyi bound of sampling without replacement under replacement (Wang, Balle, Kasiviswanathan 2019, Theorem 27), "
         "converted by Canonne, Kamath, Steinke 2020, Proposition 12."
@@ -81,6 +86,11 @@ PROOFS: dict[str, str] = {
     "draws_revealed_rdp": (
         "The secret draws are handed over: the Renyi moments of one step average those of a Gaussian release and of none "
         "(Mironov 2017), converted by Canonne, Kamath, Steinke 2020, Proposition 12."
+    ),
+    "shared_buffer_revealed_rdp": (
+        "An error buffer that all shards share moves in every step, so the draws are handed over: the Renyi moments of one "
+        "step average those of a Gaussian release at 2 (C1 + C2) a row and at 2 C2 (Mironov 2017), converted by Canonne, "
+        "Kamath, Steinke 2020, Proposition 12."
     ),
     "not_private": "A noise multiplier is 0: nothing is proven and epsilon is infinite.",
 }
@@ -112,7 +122,10 @@ def composed_epsilon(parts: Sequence[tuple[Sequence[Phase], int]], *, delta: flo
 
 
 def published_epsilon(phases: Sequence[Phase], *, delta: float) -> float | None:
-    """What GS-WGAN's own script claims for mechanisms of its family (``published``); never proven. None for other phases."""
+    """What GS-WGAN's own script claims for mechanisms of its family (``published``); never proven. None for other phases.
+
+    One release a step is counted however many there are, as the published codes do.
+    """
     if not phases:
         return None
     subsampled = []
@@ -123,10 +136,21 @@ def published_epsilon(phases: Sequence[Phase], *, delta: float) -> float | None:
         if mechanism.noise_multiplier == 0:
             return math.inf
         images = phase.steps * mechanism.release_shape[0]
-        subsampled.append((mechanism.noise_multiplier, mechanism.sampling_rate, images))
+        subsampled.append((_published_noise(mechanism), mechanism.sampling_rate, images))
     from . import published
 
     return published.published_epsilon(subsampled, delta)
+
+
+def _published_noise(mechanism: ShardMechanism) -> float:
+    """Noise multiplier of one image as the published codes count it.
+
+    GS-WGAN and DPAC: std / (2 C1), which is ours. With the error feedback of Ma & Zhang 2026 (section 5.3) std is
+    sigma C1 sqrt(1 + 2 r), r = C2 / C1, and sigma is what they account. That is wrong twice over: an image's row moves by
+    2 (C1 + C2) when its shard is drawn, and by 2 C2 in every other step, which nothing amplifies.
+    """
+    share = mechanism.carried  # C2 / (C1 + C2), so std = noise_multiplier 2 C1 / (1 - share) and 1 + 2 r = (1 + s) / (1 - s)
+    return mechanism.noise_multiplier * (2 / math.sqrt(1 - share * share) if share else 1.0)
 
 
 def proof(phases: Sequence[Phase], accountant: Accountant) -> str:
@@ -141,6 +165,8 @@ def _kind(mechanism: Mechanism) -> str:
     if isinstance(mechanism, ShardMechanism):
         if mechanism.schedule == "round_robin" or mechanism.sampling_rate == 1:
             return "gaussian"
+        if mechanism.carried:
+            return "shared_buffer_revealed"
         return "draws_revealed" if mechanism.schedule == "persistent" else "wor_profile"
     if mechanism.sampling_rate == 1:
         return "gaussian"
@@ -184,7 +210,7 @@ def _profiles(runs: Runs, removed: bool) -> dict[Profile, int]:
 
     counts: dict[Profile, int] = {}
     squared_mu = 0.0
-    revealed: dict[tuple[float, float], int] = {}
+    revealed: dict[tuple[float, float, float], int] = {}
     for phase, times in runs:
         mechanism, steps = phase.mechanism, phase.steps * times
         kind, rate, noise = _kind(mechanism), mechanism.sampling_rate, mechanism.effective_noise_multiplier
@@ -192,8 +218,9 @@ def _profiles(runs: Runs, removed: bool) -> dict[Profile, int]:
         if kind == "gaussian":
             squared_mu += times * _visits(phase) / noise**2
             continue
-        if kind == "draws_revealed":
-            revealed[rate, noise] = revealed.get((rate, noise), 0) + steps
+        if kind in ("draws_revealed", "shared_buffer_revealed"):
+            draw = rate, noise, _carried(mechanism)
+            revealed[draw] = revealed.get(draw, 0) + steps
             continue
         if kind == "poisson_profile":
             profile = AddedUnit(rate, noise, removed)
@@ -202,7 +229,7 @@ def _profiles(runs: Runs, removed: bool) -> dict[Profile, int]:
         else:
             profile = ReplacedUnit(rate, noise)
         counts[profile] = counts.get(profile, 0) + steps
-    counts |= {RevealedDraws(rate, noise, steps): 1 for (rate, noise), steps in revealed.items()}
+    counts |= {RevealedDraws(rate, noise, steps, carried): 1 for (rate, noise, carried), steps in revealed.items()}
     if squared_mu:
         counts[Gaussian(1 / math.sqrt(squared_mu))] = 1
     return counts
@@ -214,6 +241,11 @@ def _visits(phase: Phase) -> int:
     if isinstance(mechanism, ShardMechanism) and mechanism.schedule == "round_robin":
         return mechanism.visits(phase.steps)
     return phase.steps
+
+
+def _carried(mechanism: Mechanism) -> float:
+    """Distance that a step moves which does not draw the unit, in distances of one that does."""
+    return mechanism.carried if isinstance(mechanism, ShardMechanism) else 0.0
 
 
 def _presence_noise(mechanism: Mechanism) -> float:
@@ -242,8 +274,8 @@ def _phase_renyi(phase: Phase) -> np.ndarray:
     kind, rate, noise = _kind(mechanism), mechanism.sampling_rate, mechanism.effective_noise_multiplier
     if kind == "gaussian":
         return _visits(phase) * renyi.gaussian(noise)
-    if kind == "draws_revealed":
-        return phase.steps * renyi.revealed_draw(rate, noise)
+    if kind in ("draws_revealed", "shared_buffer_revealed"):
+        return phase.steps * renyi.revealed_draw(rate, noise, _carried(mechanism))
     if kind == "poisson_profile":
         return phase.steps * renyi.added_unit(rate, noise)
     if _presence_noise(mechanism) > noise:
@@ -262,6 +294,47 @@ def calibrate(
     Meets: ``epsilon`` of the phases as planned, with ``reserve_steps`` more in any one of them (steps that an interruption
     makes a trial repeat), is at most ``target_epsilon``; with 0.0001 less it is not. Raises ``InfeasibleBudget``.
     """
+    _check_target(phases, target_epsilon, delta)
+    extended = [
+        [replace(phase, steps=phase.steps + reserve_steps * (index == extra)) for index, phase in enumerate(phases)]
+        for extra in range(len(phases) if reserve_steps else 1)
+    ]
+
+    def spent(factor: float) -> float:
+        return max(epsilon(scale_noise(plan, factor), delta=delta, accountant=accountant) for plan in extended)
+
+    return _smallest_factor(spent, target_epsilon, delta)
+
+
+def published_factor(phases: Sequence[Phase], *, target_epsilon: float, delta: float) -> float:
+    """Smallest common factor on the phases' noise multipliers, rounded up to 4 digits, that the published accounting allows.
+
+    At it ``published_epsilon`` is at most ``target_epsilon``; ``epsilon``, the proven one, is far above. Raises
+    ``ValueError`` for phases that are not of the shard family and ``InfeasibleBudget`` like ``calibrate``.
+
+    >>> from trainables.privacy.mechanism import Phase, ShardMechanism
+    >>> gs_wgan = ShardMechanism(
+    ...     schedule="persistent", shards=1000, shards_per_step=1, release_shape=(32, 784), noise_multiplier=1.0
+    ... )
+    >>> published_factor([Phase(mechanism=gs_wgan, steps=20000)], target_epsilon=10, delta=1e-5)
+    1.0693
+    """
+    _check_target(phases, target_epsilon, delta)
+    others = [phase.mechanism.kind for phase in phases if not isinstance(phase.mechanism, ShardMechanism)]
+    if others:
+        raise ValueError(
+            f"the published accounting is that of critics on shards; {others[0]} has no shards, so it claims nothing"
+        )
+
+    def claimed(factor: float) -> float:
+        found = published_epsilon(scale_noise(phases, factor), delta=delta)
+        assert found is not None
+        return found
+
+    return _smallest_factor(claimed, target_epsilon, delta)
+
+
+def _check_target(phases: Sequence[Phase], target_epsilon: float, delta: float) -> None:
     if not (target_epsilon > 0 and math.isfinite(target_epsilon)):
         raise InfeasibleBudget(f"the target epsilon is {target_epsilon}; expected a finite number over 0")
     if not 0 < delta < 1:
@@ -270,16 +343,16 @@ def calibrate(
         raise InfeasibleBudget("a phase declares a noise multiplier of 0, which no factor can raise to a finite epsilon")
     if not phases:
         raise ValueError("no phases to calibrate")
-    extended = [
-        [replace(phase, steps=phase.steps + reserve_steps * (index == extra)) for index, phase in enumerate(phases)]
-        for extra in range(len(phases) if reserve_steps else 1)
-    ]
+
+
+def _smallest_factor(spent: Callable[[float], float], target_epsilon: float, delta: float) -> float:
+    """The first multiple of 1 / UNITS at which ``spent``, which falls with the factor, is at most the target."""
 
     @cache
     def log_excess(units: int) -> float:
         """log(epsilon / target) at a factor of ``units`` / 10000."""
-        spent = max(epsilon(scale_noise(plan, units / UNITS), delta=delta, accountant=accountant) for plan in extended)
-        return math.log(spent / target_epsilon) if spent > 0 else -math.inf
+        found = spent(units / UNITS)
+        return math.log(found / target_epsilon) if found > 0 else -math.inf
 
     # Epsilon falls at least as fast as 1 / factor in practice, so this guess and 1 mostly have the answer between them.
     limit = round(LARGEST_FACTOR * UNITS)

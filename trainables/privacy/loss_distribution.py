@@ -61,8 +61,9 @@ def discretise(profile: Profile, width: float) -> Losses:
 def _connect(values: np.ndarray, width: float) -> np.ndarray:
     """Masses at ``width, 2 width, ...`` from the profile's values at ``0, width, 2 width, ...``; the last dot ends the line."""
     rises = np.diff(values)
-    masses = np.append(rises[1:], 0.0) / math.expm1(width) + rises / math.expm1(-width)
-    rounding = 64 * np.finfo(np.float64).eps * values[0] / math.expm1(width)
+    growth = math.expm1(width) if width < 709 else math.inf  # of exp(loss) over a cell; grids that coarse are of huge losses
+    masses = np.append(rises[1:], 0.0) / growth + rises / math.expm1(-width)
+    rounding = 64 * np.finfo(np.float64).eps * values[0] / growth
     if np.any(masses < -rounding - 1e-30):
         worst = int(np.argmin(masses + rounding))
         raise ArithmeticError(f"the privacy profile is not convex at a loss of {(worst + 1) * width:.6g}; it bounds nothing")

@@ -21,6 +21,7 @@ import numpy as np
 from scipy import special
 
 _ROOT = math.sqrt(2 * math.pi)
+_CELLS_AT_ONCE = 1 << 20
 
 
 class Profile(Protocol):
@@ -35,7 +36,7 @@ class Profile(Protocol):
         ...
 
 
-def gaussian_hockey_stick(losses: np.ndarray, noise: float) -> np.ndarray:
+def gaussian_hockey_stick(losses: np.ndarray, noise: float | np.ndarray) -> np.ndarray:
     """Phi(1/(2s) - loss s) - exp(loss) Phi(-1/(2s) - loss s) for s = ``noise``.
 
     The exact profile of one Gaussian release (Balle & Wang 2018, Theorem 8) at losses >= 0, written with Mills ratios, which
@@ -168,12 +169,15 @@ class AddedUnit:
 class RevealedDraws:
     """``steps`` steps whose draws are handed over: n ~ Binomial(steps, rate) visits to the unit, each a Gaussian release.
 
-    The expectation over n of the Gaussian profile at noise / sqrt(n). It holds whatever state persists between visits.
+    The expectation over n of the Gaussian profile at noise / sqrt(n). It holds whatever state persists between visits. A step
+    that does not visit the unit may still move by ``carried`` times the distance of one that does (state that all units
+    share): the profile is then that at noise / sqrt(n + carried^2 (steps - n)).
     """
 
     rate: float
     noise: float
     steps: int
+    carried: float = 0.0
 
     @cached_property
     def _visits(self) -> tuple[np.ndarray, np.ndarray]:
@@ -192,10 +196,14 @@ class RevealedDraws:
         return np.append(counts, self.steps), np.append(weights / weights.sum(), 2 * math.exp(-50))
 
     def forward(self, losses: np.ndarray) -> np.ndarray:
+        counts, weights = self._visits
+        squares = counts + self.carried**2 * (self.steps - counts)  # in squared distances of one visit
+        weights, noises = weights[squares > 0], self.noise / np.sqrt(squares[squares > 0])
         total = np.zeros_like(losses, dtype=np.float64)
-        for count, weight in zip(*self._visits, strict=True):
-            if count:
-                total += weight * gaussian_hockey_stick(losses, self.noise / math.sqrt(count))
+        at_once = max(1, _CELLS_AT_ONCE // losses.size)
+        for first in range(0, len(noises), at_once):
+            part = slice(first, first + at_once)
+            total += gaussian_hockey_stick(losses[:, None], noises[part]) @ weights[part]
         return total
 
     backward = forward

@@ -2,7 +2,9 @@
 
 GS-WGAN (Chen, Orekondy, Fritz 2020), and after it DPAC and Ma & Zhang, compose steps x batch *independently subsampled*
 Gaussian releases at the noise of one image. But all images of a step share one draw of a shard: the coin is tossed once a
-step, and each toss shows a query whose noise is sqrt(batch) smaller. ``accounting.epsilon`` accounts what the code does.
+step, and each toss shows a query whose noise is sqrt(batch) smaller. Nor is it counted that DPAC releases twice a step and
+Ma & Zhang three times, that critics persist between draws, or what an error buffer carries into the steps of other shards.
+``accounting.epsilon`` accounts what the code does.
 """
 
 from __future__ import annotations

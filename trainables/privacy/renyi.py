@@ -29,10 +29,10 @@ def gaussian(noise: float) -> np.ndarray:
     return orders() / (2 * noise**2)
 
 
-def revealed_draw(rate: float, noise: float) -> np.ndarray:
-    """Of a release that is handed over together with whether the unit took part."""
-    drawn = math.log(rate) + orders() * (orders() - 1) / (2 * noise**2)
-    return np.logaddexp(math.log1p(-rate), drawn) / (orders() - 1)
+def revealed_draw(rate: float, noise: float, carried: float = 0.0) -> np.ndarray:
+    """Of a release that is handed over together with whether the unit took part; if not, it moves ``carried`` times as far."""
+    moment = orders() * (orders() - 1) / (2 * noise**2)
+    return np.logaddexp(math.log1p(-rate) + carried**2 * moment, math.log(rate) + moment) / (orders() - 1)
 
 
 @lru_cache(maxsize=256)

@@ -43,6 +43,7 @@ EVERY_KIND = {
     "poisson_profile": record_phase(neighbours="add_remove"),
     "gaussian": record_phase(rate=1.0, noise=20.0),
     "draws_revealed": shard_phase(schedule="persistent", noise=2.0),
+    "shared_buffer_revealed": shard_phase(carried=0.5, noise=20.0),
 }
 PRIVATE_KINDS = [*EVERY_KIND.values(), record_phase(clipping="whole_tensor"), shard_phase(schedule="round_robin", noise=1.0)]
 
@@ -81,6 +82,8 @@ def test_proofs():
         assert proof([phase], "pld") == name
         assert proof([phase], "rdp") == f"{name}_rdp"
     assert proof([shard_phase(per_step=1000)], "pld") == "gaussian"
+    assert proof([shard_phase(per_step=1000, carried=0.5)], "pld") == "gaussian"
+    assert proof([shard_phase(schedule="persistent", carried=0.5)], "pld") == "shared_buffer_revealed"
     assert proof([shard_phase(schedule="round_robin")], "pld") == "gaussian"
     assert proof([record_phase(), record_phase(rate=0.1), record_phase(rate=1.0)], "pld") == "poisson_replace_profile+gaussian"
     assert proof(scale_noise([record_phase(), shard_phase()], 0.0), "pld") == "not_private"

@@ -61,6 +61,17 @@ def test_revealed_draws_average_the_moments():
     assert np.all(np.isfinite(renyi.revealed_draw(rate, 0.01)))
 
 
+def test_steps_without_the_unit_move_by_what_is_carried():
+    rate, noise, carried = 0.3, 2.0, 0.4
+    orders = renyi.orders()[renyi.orders() < 20]
+    squares = orders * (orders - 1) / (2 * noise**2)
+    moments = (1 - rate) * np.exp(carried**2 * squares) + rate * np.exp(squares)
+    found = renyi.revealed_draw(rate, noise, carried)[: len(orders)]
+    np.testing.assert_allclose(found, np.log(moments) / (orders - 1), rtol=1e-12)
+    assert np.all(np.isfinite(renyi.revealed_draw(rate, 0.01, carried)))
+    assert np.array_equal(renyi.revealed_draw(rate, noise, 0.0), renyi.revealed_draw(rate, noise))
+
+
 def test_every_small_integer_is_an_order():
     assert set(range(2, 65)) <= set(renyi.orders().tolist())
     assert renyi.orders().max() >= 1024
