@@ -19,7 +19,7 @@ A row that is not finite counts as zero, in releases and in buffers. Buffers are
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -29,6 +29,8 @@ from trainables.privacy.sanitizer import Sanitizer, clip_weights
 
 from .bounds import row_bound
 from .settings import FeedbackKind
+
+_SHARDS_AT_ONCE = 16  # in float64, however many shards were drawn
 
 
 def build(kind: FeedbackKind, *, max_grad_norm: float, feedback_clip: float, feedback_rate: float, keyed: bool) -> Feedback:
@@ -70,14 +72,14 @@ class Feedback(ABC):
         """Go on where ``state_dict`` was taken."""
         self._buffers = {int(key): buffer.clone() for key, buffer in state["buffers"].items()}
 
-    def _rows_of_buffer(self, key: int, answers: torch.Tensor) -> torch.Tensor:
-        """Buffer ``key`` as float64 rows ``[B, d]``."""
-        if key not in self._buffers:
-            return torch.zeros_like(_rows(answers[0]))
-        return _rows(self._buffers[key].to(answers.device))
+    def _read(self, keys: Iterable[int], answers: torch.Tensor) -> torch.Tensor:
+        """Buffers of ``keys`` as float64 rows ``[len(keys), B, d]`` on the answers' device; zeros where nothing was kept."""
+        empty = torch.zeros_like(answers[0], dtype=torch.float32)
+        return _rows(torch.stack([self._buffers.get(key, empty).to(answers.device) for key in keys]))
 
-    def _keep(self, key: int, rows: torch.Tensor, answers: torch.Tensor) -> None:
-        self._buffers[key] = _in_float32(rows).reshape(answers[0].shape)
+    def _keep(self, keys: Iterable[int], rows: torch.Tensor, answers: torch.Tensor) -> None:
+        kept = _in_float32(rows).reshape(len(rows), *answers.shape[1:])
+        self._buffers.update(zip(keys, kept.unbind(), strict=True))
 
 
 class NoFeedback(Feedback):
@@ -99,14 +101,14 @@ class SharedBuffer(Feedback):
         self._bound, self._carried = max_grad_norm, feedback_clip
 
     def release(self, sanitizer: Sanitizer, answers: torch.Tensor, shards: np.ndarray) -> torch.Tensor:
-        error = self._rows_of_buffer(0, answers)
+        error = self._read([0], answers)
         left = error - _clip(error, self._carried)
-        for answer in answers:
-            rows = _rows(answer)
-            left += rows - _clip(rows, self._bound)
-        carried = error.reshape(answers[0].shape)
+        for part in answers.split(_SHARDS_AT_ONCE):
+            rows = _rows(part)
+            left += (rows - _clip(rows, self._bound)).sum(dim=0)
+        carried = error.reshape(answers.shape[1:])
         released = sanitizer.release_rows(answers, max_grad_norm=self._bound, carried=carried, carried_norm=self._carried)
-        self._keep(0, left, answers)
+        self._keep([0], left, answers)
         return released
 
 
@@ -118,12 +120,13 @@ class ShardBuffers(Feedback):
         self._bound, self._carried = max_grad_norm, feedback_clip
 
     def release(self, sanitizer: Sanitizer, answers: torch.Tensor, shards: np.ndarray) -> torch.Tensor:
-        handed = torch.empty_like(answers, dtype=torch.float32)
-        for place, (shard, answer) in enumerate(zip(shards, answers, strict=True)):
-            rows, error = _rows(answer), self._rows_of_buffer(int(shard), answers)
-            value = _clip(rows, self._bound) + _clip(error, self._carried)
-            handed[place] = value.reshape(answer.shape)
-            self._keep(int(shard), error + rows - value, answers)
+        handed, keys = torch.empty_like(answers, dtype=torch.float32), [int(shard) for shard in shards]
+        for first in range(0, len(keys), _SHARDS_AT_ONCE):
+            part = slice(first, first + _SHARDS_AT_ONCE)
+            rows, error = _rows(answers[part]), self._read(keys[part], answers)
+            values = _clip(rows, self._bound) + _clip(error, self._carried)
+            handed[part] = values.reshape(answers[part].shape)
+            self._keep(keys[part], error + rows - values, answers)
         return sanitizer.release_rows(handed, max_grad_norm=row_bound("per_shard", self._bound, self._carried))
 
 
@@ -137,22 +140,23 @@ class PublicMemory(Feedback):
     def release(self, sanitizer: Sanitizer, answers: torch.Tensor, shards: np.ndarray) -> torch.Tensor:
         # A key may depend on public things alone: the order of round-robin is public, a secret draw is not.
         key = int(shards[0]) if self._keyed else 0
-        memory = self._rows_of_buffer(key, answers)
-        differences = torch.stack([_in_float32(_rows(answer) - memory) for answer in answers]).reshape(answers.shape)
-        released = sanitizer.release_rows(differences, max_grad_norm=self._bound)
+        memory = self._read([key], answers)
+        differences = [_in_float32(_rows(part) - memory) for part in answers.split(_SHARDS_AT_ONCE)]
+        released = sanitizer.release_rows(torch.cat(differences).reshape(answers.shape), max_grad_norm=self._bound)
         rows = released.reshape(memory.shape).double()
-        self._keep(key, memory + self._rate / len(answers) * rows, answers)
+        self._keep([key], memory + self._rate / len(answers) * rows, answers)
         return _in_float32(len(answers) * memory + rows).reshape(released.shape)
 
 
-def _rows(answer: torch.Tensor) -> torch.Tensor:
-    """``[B, ...]`` as float64 rows ``[B, d]``, those that are not finite (or too long to have a norm) zero."""
-    rows = answer.detach().reshape(len(answer), -1).double()
-    return torch.where(torch.isfinite(rows.norm(dim=1, keepdim=True)), rows, 0.0)
+def _rows(answers: torch.Tensor) -> torch.Tensor:
+    """``[n, B, ...]`` as float64 rows ``[n, B, d]``, those that are not finite (or too long to have a norm) zero."""
+    rows = answers.detach().reshape(*answers.shape[:2], -1).double()
+    return torch.where(torch.isfinite(rows.norm(dim=2, keepdim=True)), rows, 0.0)
 
 
 def _clip(rows: torch.Tensor, bound: float) -> torch.Tensor:
-    return clip_weights(rows.norm(dim=1), bound)[:, None] * rows
+    """Rows ``[n, B, d]``, all finite, scaled to a norm of at most ``bound``."""
+    return clip_weights(rows.norm(dim=2, keepdim=True), bound) * rows
 
 
 def _in_float32(rows: torch.Tensor) -> torch.Tensor:

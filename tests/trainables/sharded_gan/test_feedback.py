@@ -38,11 +38,11 @@ class Recorder(Sanitizer):
         return torch.randn(answers.shape[1:], generator=torch.Generator().manual_seed(len(self.released)))
 
 
-def phase(kind, schedule, noise=0.0, rows=3):
+def phase(kind, schedule, noise=0.0, shards=SHARDS, rows=3, drawn=DRAWN):
     mechanism = ShardMechanism(
         schedule=schedule,
-        shards=SHARDS,
-        shards_per_step=DRAWN,
+        shards=shards,
+        shards_per_step=drawn,
         release_shape=(rows, *IMAGE),
         noise_multiplier=noise,
         carried=carried_share(kind, C1, C2),
@@ -58,10 +58,10 @@ def built(kind, schedule, clip=C1):
 class Run:
     """Steps of one form on given answers ``[T, K, B, ...]`` of all shards."""
 
-    def __init__(self, kind, schedule, answers, *, noise=0.0, clip=C1, forced=False, draws=None):
+    def __init__(self, kind, schedule, answers, *, noise=0.0, clip=C1, forced=False, draws=None, drawn=DRAWN):
         self.answers, self.draws = answers, draws
         self.form = built(kind, schedule, clip)
-        declared = phase(kind, schedule, noise, answers.shape[2])
+        declared = phase(kind, schedule, noise, *answers.shape[1:3], drawn)
         self.sanitizer = Recorder([declared], injected_seed=4, executed=[0], forced=forced)
         self.drawn, self.handed_on = [], []
 
@@ -80,15 +80,15 @@ class Run:
         return torch.stack(self.sanitizer.released).double().flatten(2)
 
 
-def random_answers(seed, spread=2.0, rows=3):
+def random_answers(seed, spread=2.0, shards=SHARDS, rows=3):
     """Rows of very different lengths, the longest far beyond the clip."""
     rng = np.random.default_rng(seed)
-    lengths = np.exp(spread * rng.standard_normal((STEPS, SHARDS, rows, 1, 1)))
-    return torch.from_numpy(rng.standard_normal((STEPS, SHARDS, rows, *IMAGE)) * lengths).float()
+    lengths = np.exp(spread * rng.standard_normal((STEPS, shards, rows, 1, 1)))
+    return torch.from_numpy(rng.standard_normal((STEPS, shards, rows, *IMAGE)) * lengths).float()
 
 
-def silence(rows=3):
-    return torch.zeros(STEPS, SHARDS, rows, *IMAGE)
+def silence(shards=SHARDS):
+    return torch.zeros(STEPS, shards, 3, *IMAGE)
 
 
 # --- the recursions -------------------------------------------------------------------------------------------------------
@@ -127,11 +127,12 @@ def restated(kind, keyed, answers, drawn, noise):
 
 
 @forms
-def test_the_recursion_is_the_one_that_is_stated(kind, schedule):
-    answers = random_answers(0)
-    run = Run(kind, schedule, answers, noise=0.2).advance()
+@pytest.mark.parametrize(("shards", "drawn"), [(6, 2), (36, 18)])
+def test_the_recursion_is_the_one_that_is_stated(kind, schedule, shards, drawn):
+    answers = random_answers(0, shards=shards)
+    run = Run(kind, schedule, answers, noise=0.2, drawn=drawn).advance()
     # The same injected noise alone, in units of another bound.
-    noise = Run("none", schedule, silence(), noise=0.2).advance().totals() * (row_bound(kind, C1, C2) / C1)
+    noise = Run("none", schedule, silence(shards), noise=0.2, drawn=drawn).advance().totals() * (row_bound(kind, C1, C2) / C1)
     expected = restated(kind, schedule == "round_robin", answers.double().flatten(3).numpy(), run.drawn, noise.numpy())
     torch.testing.assert_close(torch.stack(run.handed_on).double().flatten(2), torch.from_numpy(expected), rtol=1e-4, atol=1e-5)
 
