@@ -154,9 +154,11 @@ def check(config: Config, data: DataInfo) -> None:
         raise ValueError("schedule is persistent, but no model here keeps anything from draw to draw; write schedule: sampled")
     if config.generator == "small" and (data.height % 4 or data.width % 4):
         raise ValueError(f"images are {data.height}x{data.width}; the small generator needs sides that are divisible by 4")
-    if config.generator != "small" and (data.height, data.width) not in ((28, 28), (32, 32)):
+    sides = {"dcgan": (28, 32), "resnet": (28, 32, 64)}.get(config.generator)
+    if sides and (data.height != data.width or data.height not in sides):
+        *others, last = (f"{side}x{side}" for side in sides)
         raise ValueError(
-            f"images are {data.height}x{data.width}; the {config.generator} generator makes 28x28 and 32x32: "
+            f"images are {data.height}x{data.width}; the {config.generator} generator makes {', '.join(others)} and {last}: "
             "set data.resolution, or write generator: small"
         )
 
@@ -173,6 +175,11 @@ def _check_starts(config: Config) -> None:
     if not signals(config, 0):
         answering = " and ".join(signals(config))
         raise ValueError(f"only {answering} would answer, and not from the first step on; set the start to 0")
+    if config.noise_injection_schedule == "adaptive" and config.noise_injection >= 1:
+        raise ValueError(
+            f"noise_injection is {config.noise_injection}, which under noise_injection_schedule: adaptive is a share of the "
+            "variance among images; expected less than 1, such as 0.1"
+        )
     if config.noise_injection_start and config.noise_injection_schedule == "learnt":
         raise ValueError("noise_injection_start is for noise of a given scale, a learnt one is there from the start: write 0")
 

@@ -22,6 +22,7 @@ from .critics import Batches
 from .feedback import Feedback
 from .feedback import build as build_feedback
 from .generators import build
+from .injected_noise import noise_kind, set_noise
 from .method import check
 from .settings import Config, signals, weights
 from .signals import EnergyCritic, Reconstruction, Signal, TrainedCritic
@@ -80,6 +81,7 @@ class Trainer:
     def step(self) -> dict[str, float]:
         """Draw m shards, release their summed answers to B generated images, and follow the release."""
         config, step, generator = self._config, self._step, self._network.generator
+        set_noise(generator, config, step, self._seed)
         labels = self._labels(step)
         z = generator.draw_z(len(labels), torch_coins(self._seed, "z", step))
         images = generator(z, labels, torch_coins(self._seed, "noise_injection", step))
@@ -158,6 +160,7 @@ def build_generator(config: Config, info: DataInfo, rng: torch.Generator | None 
         z_dim=config.z_dim,
         z_distribution=config.z_distribution,
         noise_injection=config.noise_injection,
+        noise_kind=noise_kind(config),
         rng=rng,
     )
 

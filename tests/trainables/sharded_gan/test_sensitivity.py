@@ -122,6 +122,6 @@ def test_a_step_that_releases_otherwise_than_declared_is_a_violation(tmp_path, r
     configs = {name: package.Config(**settings(BOTH, {"release": name, "matching": "pixels"})) for name in (release, declared)}
     stages = compute_stages("gs_wgan", configs[release].model_dump(), data, tmp_path)
     sanitizer = Sanitizer(scale_noise(package.mechanism(configs[declared], data.info, "replace_one"), 1.0))
-    run = Run(Trainer(configs[release], data, sanitizer, stages, torch.device("cpu"), 0), sanitizer)
+    run = Run(Trainer(configs[release], data, sanitizer, stages, torch.device("cpu"), 0), sanitizer, [configs[release].steps])
     with pytest.raises(PrivacyViolation, match="release"):
         run.advance(0, 1)
