@@ -18,7 +18,7 @@ class ResNetGenerator(ConditionalGenerator):
     Every layer is spectrally normalised. 28x28 images: the last convolution is not padded (30x30), and the last two rows and
     columns are dropped. 32x32 images (DPAC): padded by 1, nothing is dropped. With ``channels`` 256 and z of 10: 3,826,177
     weights for 28x28 gray images of 10 classes, 3,798,019 for 32x32 RGB images of 2. 64x64 images (there is no published
-    form; Ma & Zhang leave it open): as 32x32 with a fourth block, 5,044,227 weights for RGB images of 2 classes.
+    form; Ma & Zhang leave it open): as 32x32 with a fourth block, 5,043,971 weights for RGB images of 2 classes.
 
     Deviations from the published code: those of ``SpectralNorm``; upsampling and convolution in sub-pixel form, and the
     1x1 shortcut before the upsampling in place of after it (both are the same function); injected noise. Initial weights have
