@@ -52,6 +52,16 @@ PUBLISHED_NETWORKS: dict[str, Any] = {"generator": "resnet", "generator_channels
 
 RECONSTRUCTION: dict[str, Any] = {"reconstruction": 1.0, "reconstruction_clip": 0.5}
 
+CLASSIFIER: dict[str, Any] = {
+    "weight": 0.5,
+    "channels": 4,
+    "fake_steps": 2,
+    "fake_batch": 6,
+    "real_steps": 2,
+    "batch": 6,
+    "learning_rate": 1e-2,
+}
+
 SIGNALS: dict[str, dict[str, Any]] = {
     "critic": {},
     "critic with shared fakes": {"critic": {**TINY["critic"], "fakes": "shared"}},
@@ -61,6 +71,8 @@ SIGNALS: dict[str, dict[str, Any]] = {
         for matching in ("pixels", "latent", "random")
     },
     "critic and reconstruction": {**RECONSTRUCTION, "matching": "latent"},
+    "classifier": {"critic": {"weight": 0.0}, "classifier": CLASSIFIER},
+    "critic and classifier": {"classifier": CLASSIFIER},
 }
 """What a shard may answer, as changes of ``TINY``."""
 
