@@ -58,6 +58,16 @@ class Calibrations:
         """What the published accounting claims for the shard family; None elsewhere."""
         return self._get("published", phases, {"delta": delta}, lambda: accounting.published_epsilon(phases, delta=delta))
 
+    def published_factor(self, phases: Sequence[Phase], *, target_epsilon: float, delta: float) -> float:
+        """The factor that the published accounting allows. Raises ``ValueError`` for phases that it knows nothing of."""
+        request = {"target": target_epsilon, "delta": delta}
+        return self._get(
+            "published_factor",
+            phases,
+            request,
+            lambda: accounting.published_factor(phases, target_epsilon=target_epsilon, delta=delta),
+        )
+
     def curve(
         self, phases: Sequence[Phase], checkpoints: Sequence[Sequence[int]], *, delta: float, accountant: Accountant
     ) -> list[float]:
@@ -76,9 +86,7 @@ class Calibrations:
 
         everything = [phase for phases, _ in parts for phase in phases]
         request = {"delta": delta, "accountant": accountant, "parts": [[len(phases), count] for phases, count in parts]}
-        return self._get(
-            "compose", everything, request, lambda: selection.compose(parts, delta=delta, accountant=accountant)
-        )
+        return self._get("compose", everything, request, lambda: selection.compose(parts, delta=delta, accountant=accountant))
 
     def _get(self, what: str, phases: Sequence[Phase], request: dict[str, Any], compute: Callable[[], Any]) -> Any:
         identity = [accounting.ACCOUNTANT_VERSION, what, [to_dict(phase) for phase in phases], request]

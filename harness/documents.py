@@ -21,7 +21,7 @@ def privacy_document(trial: PlannedTrial) -> dict[str, Any]:
     """The privacy part of a trial as JSON. An epsilon that is infinite (no noise) is null; ``proof`` says so."""
     request, account = trial.spec.privacy, trial.account
     document: dict[str, Any] = {
-        "target_epsilon": request.epsilon,
+        "target_epsilon": request.target_epsilon,
         "epsilon": None,
         "delta": request.delta,
         "accountant": request.accountant,
@@ -31,14 +31,14 @@ def privacy_document(trial: PlannedTrial) -> dict[str, Any]:
         "noise_multiplier": None,
         "effective_noise_multiplier": None,
         "epsilon_published": None,
+        "published_noise": request.published_noise,
     }
     if account is None:
         return {**document, "problem": trial.problem}
     last = account.phases[-1].mechanism
-    epsilon = account.epsilon_pld if request.accountant == "pld" else account.epsilon_rdp
     return {
         **document,
-        "epsilon": finite(epsilon),
+        "epsilon": finite(account.epsilon(request.accountant)),
         "epsilon_pld": finite(account.epsilon_pld),
         "epsilon_rdp": finite(account.epsilon_rdp),
         "proof": account.proof,
@@ -77,7 +77,7 @@ def job_document(plan: Plan, trial: PlannedTrial, provenance: Mapping[str, Any])
         "data": asdict(trial.data),
         "privacy": {
             "phases": [to_dict(phase) for phase in account.phases],
-            "target_epsilon": request.epsilon,
+            "target_epsilon": request.target_epsilon,
             "delta": request.delta,
             "accountant": request.accountant,
             "accountant_version": accounting.ACCOUNTANT_VERSION,

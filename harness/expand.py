@@ -82,11 +82,15 @@ def expand(sweep: Sweep) -> list[TrialSpec]:
         for choices in itertools.product(*dimensions):
             cell = _Cell(case=case, choices=tuple(itertools.chain.from_iterable(choices)))
             axes = {choice.axis.name: choice.value for choice in cell.choices}
-            words = [case.name] if case.name else []
-            words += [f"{names[name]}={_value_label(value)}" for name, value in axes.items()]
             settings = checker.settings(cell)
             if settings is None:
                 continue
+            words = [case.name] if case.name else []
+            for choice in cell.choices:
+                name = names[choice.axis.name]
+                if choice.axis.target == ("privacy", "epsilon") and settings["privacy"].published_noise:
+                    name = "claimed_epsilon"  # of the noise; the label stands beside the epsilon that is proven
+                words.append(f"{name}={_value_label(choice.value)}")
             trials += [
                 TrialSpec(
                     **settings,

@@ -50,6 +50,10 @@ class Account:
     epsilon_published: float | None
     proof: str
 
+    def epsilon(self, accountant: Accountant) -> float:
+        """Proven epsilon of the planned steps."""
+        return self.epsilon_pld if accountant == "pld" else self.epsilon_rdp
+
 
 @dataclass(frozen=True, kw_only=True)
 class PlannedTrial:
@@ -154,6 +158,7 @@ def make_plan(folders: Folders, specs: Sequence[TrialSpec], *, retry_failed: boo
             for trial_id, trial in trials.items()
         }
     planned = list(trials.values())
+    notes += _claims(planned)
     deleted = sum(trial.spent is not None and trial.trial_id not in attempts for trial in planned)
     if deleted:
         notes.append(
@@ -235,6 +240,8 @@ class _Planner:
             "neighbours": privacy.neighbours,
             "reserve": privacy.reserve,
         }
+        if privacy.published_noise:  # ids of other trials are older than this setting
+            request["published_noise"] = True
         identity = {
             "method": spec.method,
             "version": spec.version,
@@ -252,7 +259,8 @@ class _Planner:
         status, action = status_of(records, evaluation_id, retry_failed, driven=self._driver is not None)
         # A trial that has begun keeps the noise it began with: calibrations may change, what was released does not.
         account, problem = self._account(spec, relative, spent.phases if spent else None)
-        if account and spec.checkpoint.every and spec.checkpoint.every > account.reserve:
+        bounded = account and privacy.target_epsilon is not None  # where the noise is given no trial ends early
+        if account and bounded and spec.checkpoint.every and spec.checkpoint.every > account.reserve:
             every = f"checkpoint.every is {spec.checkpoint.every} and privacy.reserve {account.reserve} steps"
             self.notes[f"{every}: a crash that loses more than the reserve ends a trial early, with status budget"] = None
         if account is None:
@@ -332,7 +340,10 @@ class _Planner:
     ) -> tuple[Account | None, str | None]:
         privacy = spec.privacy
         reserve = default_reserve(relative) if privacy.reserve is None else privacy.reserve
-        key = (relative, begun, privacy.epsilon, privacy.noise_multiplier, privacy.delta, privacy.accountant, reserve)
+        if privacy.published_noise:
+            reserve = 0
+        noise = privacy.epsilon, privacy.noise_multiplier, privacy.published_noise
+        key = (relative, begun, *noise, privacy.delta, privacy.accountant, reserve)
         if key not in self._accounts:
             self._accounts[key] = self._calibrate(spec, relative, begun, reserve)
         return self._accounts[key]
@@ -344,14 +355,12 @@ class _Planner:
         factor = privacy.noise_multiplier
         if factor is None and begun is None:
             assert privacy.epsilon is not None  # spec: one of the two is there
+            request: dict[str, Any] = {"target_epsilon": privacy.epsilon, "delta": privacy.delta}
             try:
-                factor = cache.factor(
-                    relative,
-                    target_epsilon=privacy.epsilon,
-                    delta=privacy.delta,
-                    accountant=privacy.accountant,
-                    reserve=reserve,
-                )
+                if privacy.published_noise:
+                    factor = self._published_factor(spec, relative, **request)
+                else:
+                    factor = cache.factor(relative, **request, accountant=privacy.accountant, reserve=reserve)
             except accounting.InfeasibleBudget as error:
                 return None, str(error)
         phases = begun or scale_noise(relative, factor or 0.0)
@@ -366,6 +375,31 @@ class _Planner:
             ),
             None,
         )
+
+    def _published_factor(self, spec: TrialSpec, relative: tuple[Phase, ...], **request: float) -> float:
+        try:
+            return self._calibrations.published_factor(relative, **request)
+        except accounting.InfeasibleBudget as error:
+            raise accounting.InfeasibleBudget(f"by the published accounting {error}") from None
+        except ValueError as error:
+            found = f"published_noise is true for {spec.method}, but {error}"
+            raise InputError(spec.problem("privacy.published_noise", found, fix="write published_noise: false")) from None
+
+
+def _claims(trials: Sequence[PlannedTrial]) -> list[str]:
+    """A sentence on every epsilon that is claimed for published noise, with the proven ones."""
+    proven: dict[tuple[str, str], set[float]] = {}
+    for trial in trials:
+        if trial.account is not None and trial.spec.privacy.published_noise:
+            request = trial.spec.privacy
+            claim = f"{request.epsilon:g}", f"{request.delta:g}"
+            proven.setdefault(claim, set()).add(trial.account.epsilon(request.accountant))
+    return [
+        f"the published accounting claims epsilon {claimed} for this noise; proven is "
+        + " to ".join(f"{epsilon:.4g}" for epsilon in sorted({min(found), max(found)}))
+        + f" (delta {delta})"
+        for (claimed, delta), found in proven.items()
+    ]
 
 
 def _hash(value: Any) -> str:

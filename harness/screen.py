@@ -111,9 +111,10 @@ def _plan_row(plan: Plan, trials: Sequence[PlannedTrial]) -> list[str]:
         return [*row, "-", "-", "infeasible", "-", "-", "-"]
     mechanisms = [phase.mechanism for phase in first.account.phases]
     request = first.spec.privacy
-    epsilon = first.account.epsilon_pld if request.accountant == "pld" else first.account.epsilon_rdp
+    epsilon = first.account.epsilon(request.accountant)
     spent = f"{epsilon:.4g}" if finite(epsilon) is not None else "none"
-    target = f" of {request.epsilon:g}" if request.epsilon is not None else ""
+    target = f" of {request.target_epsilon:g}" if request.target_epsilon is not None else ""
+    claim = f" ({first.account.epsilon_published:.4g} claimed)" if request.published_noise else ""
     estimates = [plan.estimates.of(trial) for trial in trials if trial.action in ("train", "evaluate")]
     seconds = [estimate["seconds"] for estimate in estimates]
     memory = [estimate["memory_mb"] for estimate in estimates if estimate["memory_mb"]]
@@ -123,7 +124,7 @@ def _plan_row(plan: Plan, trials: Sequence[PlannedTrial]) -> list[str]:
         *row,
         " + ".join(f"{mechanism.noise_multiplier:.4g}" for mechanism in mechanisms),
         " + ".join(f"{mechanism.effective_noise_multiplier:.4g}" for mechanism in mechanisms),
-        spent + target,
+        spent + target + claim,
         first.account.proof,
         minutes,
         f"{max(memory):.0f} MB" if memory else ("-" if not estimates else "unknown"),

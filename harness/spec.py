@@ -117,6 +117,9 @@ class PrivacySpec(_Section):
     """Target at the last step; the noise is calibrated from above so that it is never overspent."""
     noise_multiplier: float | None = Field(default=None, ge=0)
     """Noise in the method's own unit, in place of ``epsilon``. 0 trains without any privacy, and says so in every row."""
+    published_noise: bool = False
+    """Only for methods on shards: the noise that the published accounting of GS-WGAN, DPAC and Ma & Zhang believes enough for
+    ``epsilon``. Nothing then keeps the trial within ``epsilon``: the one that is proven, far larger, is what is reported."""
     delta: float = Field(default=1e-5, gt=0, lt=1)
     """The delta at which epsilon is stated."""
     accountant: Literal["rdp", "pld"] = "rdp"
@@ -131,7 +134,14 @@ class PrivacySpec(_Section):
     def _not_both(self) -> PrivacySpec:
         if self.epsilon is not None and self.noise_multiplier is not None:
             raise _about("noise_multiplier", "privacy has both epsilon and noise_multiplier; keep one of them")
+        if self.published_noise and self.noise_multiplier is not None:
+            raise _about("published_noise", "privacy has both published_noise and noise_multiplier; keep one of them")
         return self
+
+    @property
+    def target_epsilon(self) -> float | None:
+        """The proven epsilon that a trial may not exceed; None where its noise is given, and so where it is the published."""
+        return None if self.published_noise else self.epsilon
 
 
 class EvaluateSpec(_Section):

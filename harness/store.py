@@ -100,7 +100,7 @@ TRIALS = _schema(
         ("epsilon_published", _FLOAT, "what the published accounting of the shard family claims; never proven"),
         ("epsilon_pld", _FLOAT, "the account by privacy loss distributions"),
         ("epsilon_rdp", _FLOAT, "the account by Renyi moments"),
-        ("target_epsilon", _FLOAT, "the budget; null where the noise was given"),
+        ("target_epsilon", _FLOAT, "the budget; null where the noise was given or is the published one"),
         ("delta", _FLOAT, "delta of every epsilon in this row"),
         ("accountant", _TEXT, "pld or rdp: which of the two `epsilon` is, and the noise was calibrated by"),
         ("accountant_version", _TEXT, "library and revision"),
