@@ -21,7 +21,7 @@ from .bounds import carried_share
 from .settings import Config as Config
 from .settings import signals
 
-VERSION = 1
+VERSION = 2
 """Of the engine; the methods on it count from here."""
 
 CPU: dict[str, Any] = {
@@ -131,6 +131,15 @@ def _chunks(name: str, settings: dict[str, Any], shards: int, at_once: int) -> l
     ]
 
 
+def class_presence(config: Config, data: DataInfo) -> float:
+    """Share of shards that hold a record of a given class, were all classes as frequent: from declared facts, not from counts.
+
+    >>> round(class_presence(Config(shards=10000), DataInfo(size=60000, channels=1, height=28, width=28, classes=10)), 3)
+    0.469
+    """
+    return 1 - (1 - 1 / data.classes) ** (data.size // config.shards)
+
+
 def check(config: Config, data: DataInfo) -> None:
     """Raise ``ValueError`` with one sentence if these settings cannot train on data of the declared size and shape."""
     if config.shards > data.size:
@@ -188,10 +197,10 @@ def _check_feedback(config: Config) -> None:
     kind, schedule, count = config.feedback, config.schedule, config.shards_per_step
     if kind == "none":
         return
-    if config.labels != "balanced":
+    if config.labels == "uniform":
         raise ValueError(
-            f"feedback is {kind}, whose buffers belong to images of a fixed label, but labels are {config.labels}; "
-            "write labels: balanced"
+            f"feedback is {kind}, whose buffers belong to images of a fixed label, but labels are drawn anew at every step; "
+            "write labels: fixed"
         )
     if kind == "paper" and schedule == "round_robin":
         raise ValueError(

@@ -125,8 +125,9 @@ class Config(_Settings):
     only the account that reveals the draws is proven for it."""
     generator_batch: int = Field(default=32, ge=1)
     """B: generated images a step, each a row of the release. A record may change all of them: more rows need more noise."""
-    labels: Literal["uniform", "balanced"] = "uniform"
-    """Labels of the generated images: drawn uniformly a step, or the same number of every class."""
+    labels: Literal["uniform", "fixed", "balanced"] = "uniform"
+    """Labels of the generated images: drawn uniformly a step; or fixed, the classes in turn; or fixed, and the same number of
+    every class."""
     max_grad_norm: float = Field(default=1.0, gt=0)
     """C1: bound of one image's gradient from one shard."""
     feedback: FeedbackKind = "none"
@@ -134,7 +135,7 @@ class Config(_Settings):
     added, clipped, to later releases (Ma & Zhang, 2026, equations 7 to 11): every step then releases something of every record.
     per_shard: a buffer a shard, with schedule: round_robin. public: shards answer with the difference to a memory of what was
     released (EF21, Richtarik et al., 2021), which costs nothing. A buffer belongs to an image of the batch and its label, so
-    all but none need labels: balanced."""
+    all but none need labels: fixed or balanced."""
     feedback_clip: float = Field(default=1.0, gt=0)
     """C2: bound of what a buffer of paper and per_shard adds to an image's gradient."""
     feedback_rate: float = Field(default=0.1, gt=0, le=1)

@@ -23,7 +23,7 @@ from .feedback import Feedback
 from .feedback import build as build_feedback
 from .generators import build
 from .injected_noise import noise_kind, set_noise
-from .method import check
+from .method import check, class_presence
 from .settings import Config, signals, weights
 from .signals import EnergyCritic, Reconstruction, Signal, TrainedCritic
 from .states import ShardStates
@@ -91,9 +91,11 @@ class Trainer:
         direction = release.to(images) / config.shards_per_step
         critic = self._signals.get("critic")
         if isinstance(critic, EnergyCritic):
-            # The attraction was clipped; its public counterpart may not outweigh what was left of it.
+            # The attraction was clipped, and shards without an image of the class gave none; its public counterpart may not
+            # outweigh what was left of it.
             bound = row_bound(config.feedback, config.max_grad_norm, config.feedback_clip)
-            direction = direction - min(config.critic.weight, bound) * critic.repulsion(images, labels)
+            weight = min(config.critic.weight, bound) * class_presence(config, self._info)
+            direction = direction - weight * critic.repulsion(images, labels)
         loss = (images * direction).sum() / config.generator_batch
         rate = cosine(step, config.steps) if config.learning_rate_schedule == "cosine" else 1.0
         self._network.update(loss, decay=min(config.ema, 1 - 1 / (step + 1)), rate=rate)
@@ -117,6 +119,8 @@ class Trainer:
         classes, count = self._info.classes, self._config.generator_batch
         if self._config.labels == "balanced":
             return torch.arange(classes, device=self._device).repeat_interleave(count // classes)
+        if self._config.labels == "fixed":
+            return torch.arange(count, device=self._device) % classes
         return torch.randint(classes, (count,), generator=torch_coins(self._seed, "labels", step)).to(self._device)
 
     def _generate(self, labels: torch.Tensor, purpose: str, key: tuple[int, ...]) -> torch.Tensor:
