@@ -74,7 +74,7 @@ class EnergyCritic(Stateless):
         """``[m, B, C, H, W]``; on pixels every row has a norm of at most 1."""
         features, pull_back = self._at(images)
         parts = []
-        for group in in_groups(shards, SHARDS_AT_ONCE):
+        for group in in_groups(shards):
             real, real_labels = self._batches.whole(group)
             others = self._features(real.flatten(0, 1)).unflatten(0, real_labels.shape)
             parts.append(pull_back(_mean_directions(features, others, labels[:, None] == real_labels[:, None, :])))
@@ -219,7 +219,7 @@ class Reconstruction(Stateless):
         flat = images.flatten(1)
         coins = torch.rand(len(images), generator=torch_coins(self._seed, "reconstruction", step)).to(flat)
         parts = []
-        for group in in_groups(shards, SHARDS_AT_ONCE):
+        for group in in_groups(shards):
             real, real_labels = self._batches.whole(group)
             alike = labels[:, None] == real_labels[:, None, :]
             target = self._targets(group, images, real, alike, coins)
@@ -257,12 +257,13 @@ class Reconstruction(Stateless):
         return encoders(images)[0]
 
 
-def in_groups(shards: np.ndarray, at_once: int) -> list[np.ndarray]:
-    """Groups of equal size, the last one filled with its last shard again; the answers over the count are to be dropped.
+def in_groups(shards: np.ndarray, at_once: int | None = None) -> list[np.ndarray]:
+    """Groups of equal size, of at most ``SHARDS_AT_ONCE`` unless told; the last one is filled with its last shard again.
 
+    The answers over the count are to be dropped.
     A stack of another size adds in another order: the rounding of a shard's answer would tell how many were drawn with it.
     """
-    count = -(-len(shards) // at_once)
+    count = -(-len(shards) // (at_once or SHARDS_AT_ONCE))
     filled = np.append(shards, np.repeat(shards[-1:], -len(shards) % count))
     return np.split(filled, count)
 

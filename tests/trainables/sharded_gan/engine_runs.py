@@ -169,9 +169,9 @@ class Recorder(Sanitizer):
         self.drawn.append(shards)
         return shards
 
-    def release_rows(self, answers: torch.Tensor, *, max_grad_norm: float) -> torch.Tensor:
+    def release_rows(self, answers: torch.Tensor, **bounds: Any) -> torch.Tensor:
         self.answers.append(answers.detach().clone())
-        self.released.append(self.forced(super().release_rows(answers, max_grad_norm=max_grad_norm)))
+        self.released.append(self.forced(super().release_rows(answers, **bounds)))
         return self.released[-1]
 
     def forced(self, release: torch.Tensor) -> torch.Tensor:

@@ -59,6 +59,13 @@ def test_equal_releases_give_bit_equal_generators_on_different_data(tmp_path, si
         {"noise_injection": 0.3},
         {"noise_injection": 0.3, **PUBLISHED_NETWORKS},
         {"labels": "balanced", "learning_rate_schedule": "cosine"},
+        {"labels": "fixed", "feedback": "public"},
+        {"labels": "fixed", "feedback": "public", "schedule": "round_robin"},
+        {"labels": "fixed", "feedback": "paper", **SIGNALS["critic and reconstruction"], "release": "per_signal"},
+        {"labels": "fixed", "feedback": "per_shard", "schedule": "round_robin"},
+        *({"noise_injection": 0.3, "noise_injection_schedule": kind} for kind in ("falling", "learnt", "adaptive")),
+        {"noise_injection": 0.3, "noise_injection_start": 2, "reconstruction_start": 1, "reconstruction_schedule": "falling"},
+        {"critic": {"kind": "energy", "features": "random_convolutions", "filters": 2}},
     ],
     ids=lambda change: "-".join(str(value) for value in change.values()),
 )

@@ -6,6 +6,7 @@ import sys
 import pytest
 
 from trainables.base import DataInfo
+from trainables.dpac import method as dpac
 from trainables.ef_dpgan import method as ef_dpgan
 from trainables.gs_wgan import method as gs_wgan
 from trainables.privacy import accounting
@@ -14,6 +15,7 @@ from trainables.privacy.mechanism import scale_noise
 GRAY = DataInfo(size=60000, channels=1, height=28, width=28, classes=10)
 FACES = DataInfo(size=162770, channels=3, height=32, width=32, classes=2)
 BOTH = [gs_wgan, ef_dpgan]
+PER_SHARD = {"feedback": "per_shard", "labels": "fixed", "schedule": "round_robin"}
 
 
 def declared(package, info=GRAY, **settings):
@@ -69,6 +71,51 @@ def test_signals_that_are_released_one_by_one_are_counted_one_by_one(settings, r
     assert phase.mechanism.effective_noise_multiplier == pytest.approx((32 * releases) ** -0.5)
 
 
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({}, [(6000, 1), (14000, 2)]),
+        ({"release": "summed"}, [(20000, 1)]),
+        ({"classifier": {"start": 0}}, [(20000, 2)]),
+        ({"classifier": {"weight": 0, "start": 5}}, [(20000, 1)]),
+        ({"reconstruction": 1, "reconstruction_start": 8000}, [(6000, 1), (2000, 2), (12000, 3)]),
+        ({"reconstruction": 1, "reconstruction_start": 6000}, [(6000, 1), (14000, 3)]),
+        ({"reconstruction": 0, "reconstruction_start": 8000}, [(6000, 1), (14000, 2)]),
+    ],
+)
+def test_a_phase_begins_where_a_release_does(settings, expected):
+    preset = {**dpac.PRESETS["published"], **settings}
+    preset["classifier"] = {**dpac.PRESETS["published"]["classifier"], **settings.get("classifier", {})}
+    phases = dpac.mechanism(dpac.Config(**preset), GRAY, "replace_one")
+    assert [(phase.steps, phase.mechanism.releases_per_step) for phase in phases] == expected
+    assert all(phase.mechanism.noise_multiplier == 1.0 for phase in phases)
+
+
+@pytest.mark.parametrize(
+    ("settings", "carried"),
+    [
+        ({"feedback": "none"}, 0),
+        ({"feedback": "public"}, 0),
+        ({"feedback": "per_shard", "schedule": "round_robin", "shards": 10}, 0),
+        ({"feedback": "paper", "feedback_clip": 0.25}, 0.2),
+        ({"feedback": "paper", "feedback_clip": 0.25, "max_grad_norm": 0.25, "schedule": "persistent"}, 0.5),
+    ],
+)
+def test_a_shared_buffer_is_declared(settings, carried):
+    assert declared(gs_wgan, labels="fixed", **settings).mechanism.carried == pytest.approx(carried)
+
+
+def test_the_papers_form_costs_what_it_costs():
+    """Its printed noise claims 10 and is proven for a hundred thousand times as much, draws revealed."""
+    (phase,) = ef_dpgan.mechanism(ef_dpgan.Config(**ef_dpgan.PRESETS["published"]), GRAY, "replace_one")
+    assert (phase.mechanism.releases_per_step, phase.mechanism.carried) == (3, 0.5)
+    factor = accounting.published_factor([phase], target_epsilon=10.0, delta=1e-5)
+    phases = scale_noise([phase], factor)
+    assert accounting.published_epsilon(phases, delta=1e-5) <= 10
+    assert accounting.epsilon(phases, delta=1e-5, accountant="pld") > 1e5
+    assert accounting.proof(phases, "pld") == "shared_buffer_revealed"
+
+
 @pytest.mark.parametrize("package", BOTH)
 @pytest.mark.parametrize(
     ("settings", "info", "words"),
@@ -80,8 +127,20 @@ def test_signals_that_are_released_one_by_one_are_counted_one_by_one(settings, r
         ({"labels": "balanced", "generator_batch": 4}, GRAY, "such as 10"),
         ({"schedule": "persistent", "critic": {"kind": "energy"}}, GRAY, "write schedule: sampled"),
         ({"schedule": "persistent", "critic": {"weight": 0}, "reconstruction": 1}, GRAY, "write schedule: sampled"),
+        ({"feedback": "public"}, GRAY, "buffers belong to images of a fixed label.*write labels: fixed"),
+        ({"feedback": "paper", "labels": "fixed", "schedule": "round_robin"}, GRAY, "write feedback: per_shard"),
+        ({"feedback": "per_shard", "labels": "fixed"}, GRAY, "schedule is sampled; write schedule: round_robin"),
+        ({**PER_SHARD, "steps": 1000}, GRAY, "1000 steps of 1 shards visit each of 1000 only once"),
+        ({**PER_SHARD, "feedback": "public", "shards_per_step": 7}, GRAY, "every 7 shards .*; write shards: 994"),
+        ({"noise_injection": 1, "noise_injection_start": 20000}, GRAY, "noise_injection_start is 20000, .* 20000 steps"),
+        ({"reconstruction": 1, "reconstruction_start": 9, "critic": {"weight": 0}}, GRAY, "only reconstruction would answer"),
+        ({"classifier": {"weight": 1, "start": 20001}}, GRAY, "classifier.start is 20001"),
+        ({"classifier": {"weight": 1}}, DataInfo(size=5000, channels=1, height=28, width=28, classes=1), "have one class"),
+        ({"noise_injection": 1, "noise_injection_schedule": "adaptive"}, GRAY, "less than 1, such as 0.1"),
+        ({"noise_injection_schedule": "learnt", "noise_injection_start": 3}, GRAY, "there from the start: write 0"),
         ({}, DataInfo(size=5000, channels=1, height=8, width=8, classes=10), "images are 8x8; .* write generator: small"),
         ({"generator": "dcgan"}, DataInfo(size=5000, channels=3, height=32, width=28, classes=2), "images are 32x28"),
+        ({"generator": "dcgan"}, DataInfo(size=5000, channels=3, height=64, width=64, classes=2), "makes 28x28 and 32x32"),
         ({"generator": "small"}, DataInfo(size=5000, channels=1, height=30, width=28, classes=2), "divisible by 4"),
     ],
 )
@@ -96,7 +155,7 @@ def test_neighbours_that_come_or_go_are_refused(package):
         package.mechanism(package.Config(), GRAY, "add_remove")
 
 
-@pytest.mark.parametrize("package", BOTH)
+@pytest.mark.parametrize("package", [*BOTH, dpac])
 def test_presets_are_settings(package):
     for preset in package.PRESETS.values():
         for info in (GRAY, FACES):
@@ -236,6 +295,14 @@ def test_a_small_generator_is_all_that_its_critics_depend_on():
         ({"critic": {"weight": 0}, "reconstruction": 1}, {"critic": {"weight": 0, "kind": "energy"}}),
         ({"critic": {}}, {"critic": {"pretraining": {"hidden": 3}}}),
         ({"reconstruction": 0}, {"release": "per_signal"}),
+        ({"reconstruction": 0}, {"reconstruction_start": 3, "reconstruction_schedule": "falling"}),
+        ({"noise_injection": 0}, {"noise_injection_start": 3, "noise_injection_schedule": "adaptive"}),
+        ({"classifier": {"weight": 0}}, {"classifier": {"weight": 0, "channels": 3, "start": 4}}),
+        ({"feedback": "none"}, {"feedback_clip": 3.0, "feedback_rate": 0.5}),
+        ({"feedback": "public"}, {"feedback": "public", "feedback_clip": 3.0}),
+        ({"feedback": "paper"}, {"feedback": "paper", "feedback_rate": 0.5}),
+        ({"critic": {"kind": "energy"}}, {"critic": {"kind": "energy", "filters": 3}}),
+        ({"critic": {}}, {"critic": {"features": "random_convolutions"}}),
     ],
 )
 def test_settings_that_nothing_reads_make_no_other_trial(package, base, unread):
@@ -249,6 +316,12 @@ def test_settings_that_nothing_reads_make_no_other_trial(package, base, unread):
         {"reconstruction_clip": 3.0},
         {"release": "per_signal"},
         {"matching": "latent", "encoder": {"latent": 3}},
+        {"feedback": "paper", "feedback_clip": 3.0},
+        {"feedback": "public", "feedback_rate": 0.5},
+        {"noise_injection_schedule": "adaptive", "noise_injection_start": 3},
+        {"reconstruction_schedule": "falling", "reconstruction_start": 3},
+        {"classifier": {"weight": 1.0, "start": 4}},
+        {"critic": {"kind": "energy", "features": "random_convolutions", "filters": 3}},
         {"critic": {"pretraining": {"generator": "small", "hidden": 3}}},
     ],
 )

@@ -63,6 +63,10 @@ def test_a_shard_goes_on_with_its_own_critic_and_adam(tmp_path, data, schedule):
         ("critic", {}),
         ("critic", {**PUBLISHED_NETWORKS, "shards_per_step": 1}),
         ("critic with shared fakes", PUBLISHED_NETWORKS),
+        ("critic and classifier", {"labels": "fixed", "feedback": "paper", "release": "per_signal"}),
+        ("energy", {"labels": "fixed", "feedback": "public"}),
+        ("energy", {"labels": "fixed", "feedback": "per_shard", "schedule": "round_robin"}),
+        ("energy", {"noise_injection_schedule": "adaptive", "noise_injection_start": 1}),
     ],
     ids=str,
 )
