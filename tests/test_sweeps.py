@@ -23,6 +23,7 @@ TRIALS = {
     "feedback_cpu": 48,
     "strict_epsilon": 30,
     "strict_epsilon_cpu": 30,
+    "published_noise": 6,
     "resolution": 12,
     "resolution_cpu": 9,
 }

@@ -56,8 +56,11 @@ class CriticConfig(_Settings):
     by label, from one public pool as large as what one critic sees."""
     pretraining: PretrainingConfig = PretrainingConfig()
     """Where the critics come from."""
+    repulsion: float = Field(default=1.0, ge=0)
+    """Weight of the repulsion among generated images of a class against their expected attraction, for energy. 1 is the energy
+    distance; less asks for less variety, which noisy releases overdo. Unused by wgan_gp, as all below."""
     features: Literal["pixels", "random_convolutions"] = "pixels"
-    """What energy takes distances on: pixels, or pixels joined with public random convolutions. Unused by wgan_gp."""
+    """What energy takes distances on: pixels, or pixels joined with public random convolutions."""
     filters: int = Field(default=16, ge=1)
     """Random convolution filters (5x5, stride 2); unused where features are pixels."""
 
@@ -219,10 +222,10 @@ def _read_of_critic(critic: CriticConfig) -> CriticConfig:
     if critic.weight == 0:
         return kind(weight=0)
     if critic.kind == "energy":
-        read = {"kind", "weight", "features"} | ({"filters"} if critic.features != "pixels" else set())
+        read = {"kind", "weight", "repulsion", "features"} | ({"filters"} if critic.features != "pixels" else set())
         return kind.model_validate(critic.model_dump(include=read))
     defaults = CriticConfig()
-    changes: dict[str, Any] = {"features": defaults.features, "filters": defaults.filters}
+    changes: dict[str, Any] = {name: getattr(defaults, name) for name in ("repulsion", "features", "filters")}
     if critic.pretraining.generator == "same":
         changes["pretraining"] = critic.pretraining.model_copy(update={"hidden": PretrainingConfig().hidden})
     return critic.model_copy(update=changes)

@@ -94,7 +94,7 @@ class Trainer:
             # The attraction was clipped, and shards without an image of the class gave none; its public counterpart may not
             # outweigh what was left of it.
             bound = row_bound(config.feedback, config.max_grad_norm, config.feedback_clip)
-            weight = min(config.critic.weight, bound) * class_presence(config, self._info)
+            weight = config.critic.repulsion * min(config.critic.weight, bound) * class_presence(config, self._info)
             direction = direction - weight * critic.repulsion(images, labels)
         loss = (images * direction).sum() / config.generator_batch
         rate = cosine(step, config.steps) if config.learning_rate_schedule == "cosine" else 1.0

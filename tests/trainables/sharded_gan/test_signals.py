@@ -14,6 +14,7 @@ from trainables.networks.critic import Critics
 from trainables.networks.encoder import Encoders
 from trainables.sharded_gan import signals
 from trainables.sharded_gan.critics import Batches
+from trainables.sharded_gan.method import class_presence
 from trainables.sharded_gan.settings import CriticConfig
 from trainables.sharded_gan.signals import EnergyCritic, Reconstruction, TrainedCritic
 from trainables.sharded_gan.states import ShardStates
@@ -201,3 +202,36 @@ def test_repulsion_weighs_no_more_than_the_attraction_that_the_clip_has_left(dat
         kept.append(run.trainer.released())
     for name, tensor in kept[0].items():
         torch.testing.assert_close(kept[1][name], tensor, rtol=1e-3, atol=1e-4)
+
+
+def test_all_shards_together_push_as_the_energy_distance_does():
+    """Shards so small that most lack most classes: the mean answer less the repulsion is zero where both images are records."""
+    data = random_data(4000, classes=4, ordered=True)
+    info = data.info
+    small = registry.method("ef_dpgan").Config(shards=1000, generator="small", labels="fixed", critic={"kind": "energy"})
+    shards = np.arange(4000).reshape(1000, 4)  # in turn: every shard holds every class
+    mixed = np.random.default_rng(0).permutation(4000).reshape(1000, 4)
+    critic = EnergyCritic(
+        small.critic, Batches(torch.from_numpy(data.images), torch.from_numpy(data.labels), shards), info, 0, CPU
+    )
+    secret = EnergyCritic(
+        small.critic, Batches(torch.from_numpy(data.images), torch.from_numpy(data.labels), mixed), info, 0, CPU
+    )
+    images, labels = torch.rand(8, 1, 8, 8, generator=torch_coins(0, "test")), torch.arange(8) % 4
+    whole = critic.answers(np.arange(1000), images, labels, 0).mean(dim=0)
+    split = secret.answers(np.arange(1000), images, labels, 0).mean(dim=0)
+    assert class_presence(small, info) == pytest.approx(1 - 0.75**4)
+    torch.testing.assert_close(
+        split, class_presence(small, info) * whole, rtol=0, atol=0.02 * float(whole.flatten(1).norm(dim=1).max())
+    )
+
+
+def test_the_repulsion_has_its_own_weight():
+    """Two runs whose answers are the same and whose repulsion is not."""
+    found = {}
+    for repulsion in (0.0, 1.0):
+        critic = {"kind": "energy", "repulsion": repulsion}
+        run = start(settings({"critic": critic, "labels": "balanced"}), random_data(), {}, noise=0.0)
+        run.advance(0, 1)
+        found[repulsion] = run.trainer.released()
+    assert any(not torch.equal(found[0.0][name], tensor) for name, tensor in found[1.0].items())
