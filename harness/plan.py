@@ -18,10 +18,10 @@ from trainables.data.base import DataError
 from trainables.evaluation import metrics, weights
 from trainables.evaluation.metrics import reference_stage
 from trainables.evaluation.weights import InceptionWeights
-from trainables.privacy import accounting
 from trainables.privacy.accounting import Accountant
-from trainables.privacy.mechanism import Phase, RecordMechanism, scale_noise
+from trainables.privacy.mechanism import Phase, RecordMechanism
 
+from .accounts import Account, Accounts, default_reserve
 from .calibrations import Calibrations
 from .composition import Composition, compose
 from .data import Data, prepare
@@ -32,27 +32,6 @@ from .folders import Folders, canonical_json
 from .ledger import AttemptRecord, TrialAccount, read_attempts, sweep_accounts
 from .lock import holder
 from .stages import stage_id
-
-# A checkpoint (and so a reservation) every twentieth of the steps, and one more such block in the noise: redoing one
-# after a crash then costs 5 % more releases rather than the trial.
-CHECKPOINTS_A_TRIAL = 20
-
-
-@dataclass(frozen=True, kw_only=True)
-class Account:
-    """What a trial may release and what that costs; the same object for all trials that share a mechanism and a request."""
-
-    phases: tuple[Phase, ...]
-    """Calibrated."""
-    reserve: int
-    epsilon_pld: float
-    epsilon_rdp: float
-    epsilon_published: float | None
-    proof: str
-
-    def epsilon(self, accountant: Accountant) -> float:
-        """Proven epsilon of the planned steps."""
-        return self.epsilon_pld if accountant == "pld" else self.epsilon_rdp
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,11 +105,6 @@ class Plan:
         delta = min(request.delta for request in requests)
         accountant: Accountant = "pld" if all(request.accountant == "pld" for request in requests) else "rdp"
         return compose(self.calibrations, list(seen.values()), delta=delta, accountant=accountant)
-
-
-def default_reserve(phases: Sequence[Phase]) -> int:
-    """Steps of one checkpoint interval: a twentieth of all steps, rounded up."""
-    return -(-sum(phase.steps for phase in phases) // CHECKPOINTS_A_TRIAL)
 
 
 def make_plan(folders: Folders, specs: Sequence[TrialSpec], *, retry_failed: bool = False, only: str | None = None) -> Plan:
@@ -219,12 +193,11 @@ class _Planner:
         attempts: Mapping[str, Sequence[AttemptRecord]],
         accounts: Mapping[str, TrialAccount],
     ) -> None:
-        self._folders, self._calibrations = folders, calibrations
+        self._folders, self._accounts = folders, Accounts(calibrations)
         self._attempts, self._ledger = attempts, accounts
         self._driver = holder(folders.lock)
         self._data: dict[str, Data] = {}
         self._mechanisms: dict[tuple[str, str, str, str], tuple[tuple[Phase, ...], dict[str, Stage]]] = {}
-        self._accounts: dict[tuple[Any, ...], tuple[Account | None, str | None]] = {}
         self._weights: dict[str | None, InceptionWeights] = {}
         self.notes: dict[str, None] = {}
 
@@ -258,7 +231,7 @@ class _Planner:
         records, spent = self._attempts.get(trial_id, ()), self._ledger.get(trial_id)
         status, action = status_of(records, evaluation_id, retry_failed, driven=self._driver is not None)
         # A trial that has begun keeps the noise it began with: calibrations may change, what was released does not.
-        account, problem = self._account(spec, relative, spent.phases if spent else None)
+        account, problem = self._accounts.of(spec, relative, spent.phases if spent else None)
         bounded = account and privacy.target_epsilon is not None  # where the noise is given no trial ends early
         if account and bounded and spec.checkpoint.every and spec.checkpoint.every > account.reserve:
             every = f"checkpoint.every is {spec.checkpoint.every} and privacy.reserve {account.reserve} steps"
@@ -334,56 +307,6 @@ class _Planner:
                 raise InputError(spec.problem("train", str(error))) from None
             self._mechanisms[key] = phases, {stage_id(stage, data.fingerprint): stage for stage in stages}
         return self._mechanisms[key]
-
-    def _account(
-        self, spec: TrialSpec, relative: tuple[Phase, ...], begun: tuple[Phase, ...] | None
-    ) -> tuple[Account | None, str | None]:
-        privacy = spec.privacy
-        reserve = default_reserve(relative) if privacy.reserve is None else privacy.reserve
-        if privacy.published_noise:
-            reserve = 0
-        noise = privacy.epsilon, privacy.noise_multiplier, privacy.published_noise
-        key = (relative, begun, *noise, privacy.delta, privacy.accountant, reserve)
-        if key not in self._accounts:
-            self._accounts[key] = self._calibrate(spec, relative, begun, reserve)
-        return self._accounts[key]
-
-    def _calibrate(
-        self, spec: TrialSpec, relative: tuple[Phase, ...], begun: tuple[Phase, ...] | None, reserve: int
-    ) -> tuple[Account | None, str | None]:
-        privacy, cache = spec.privacy, self._calibrations
-        factor = privacy.noise_multiplier
-        if factor is None and begun is None:
-            assert privacy.epsilon is not None  # spec: one of the two is there
-            request: dict[str, Any] = {"target_epsilon": privacy.epsilon, "delta": privacy.delta}
-            try:
-                if privacy.published_noise:
-                    factor = self._published_factor(spec, relative, **request)
-                else:
-                    factor = cache.factor(relative, **request, accountant=privacy.accountant, reserve=reserve)
-            except accounting.InfeasibleBudget as error:
-                return None, str(error)
-        phases = begun or scale_noise(relative, factor or 0.0)
-        return (
-            Account(
-                phases=phases,
-                reserve=reserve,
-                epsilon_pld=cache.epsilon(phases, delta=privacy.delta, accountant="pld"),
-                epsilon_rdp=cache.epsilon(phases, delta=privacy.delta, accountant="rdp"),
-                epsilon_published=cache.published_epsilon(phases, delta=privacy.delta),
-                proof=accounting.proof(phases, privacy.accountant),
-            ),
-            None,
-        )
-
-    def _published_factor(self, spec: TrialSpec, relative: tuple[Phase, ...], **request: float) -> float:
-        try:
-            return self._calibrations.published_factor(relative, **request)
-        except accounting.InfeasibleBudget as error:
-            raise accounting.InfeasibleBudget(f"by the published accounting {error}") from None
-        except ValueError as error:
-            found = f"published_noise is true for {spec.method}, but {error}"
-            raise InputError(spec.problem("privacy.published_noise", found, fix="write published_noise: false")) from None
 
 
 def _claims(trials: Sequence[PlannedTrial]) -> list[str]:

@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pytest
 
+from harness.accounts import default_reserve
 from harness.document import InputError
 from harness.documents import job_document, plan_document
 from harness.expand import expand
 from harness.folders import Folders
 from harness.launch import stage_jobs
 from harness.ledger import Attempt, AttemptRecord
-from harness.plan import Plan, default_reserve, make_plan, status_of
+from harness.plan import Plan, make_plan, status_of
 from harness.spec import load_sweep
 from trainables.privacy import accounting
 
@@ -183,7 +184,7 @@ def test_a_trial_that_has_begun_keeps_its_noise_whatever_is_calibrated_now(
 ) -> None:
     before = plan(tmp_path)
     begin(before, 4)
-    monkeypatch.setattr("harness.plan.CHECKPOINTS_A_TRIAL", 2)
+    monkeypatch.setattr("harness.accounts.CHECKPOINTS_A_TRIAL", 2)
     assert plan(tmp_path).trials[0].account.phases == before.trials[0].account.phases
     (tmp_path / "ledger").rename(tmp_path / "elsewhere")
     assert plan(tmp_path).trials[0].account.phases != before.trials[0].account.phases, "more reserve needs more noise"
