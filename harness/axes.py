@@ -69,6 +69,24 @@ def find_dimensions(sweep: Sweep, cases: Sequence[Case]) -> list[list[tuple[Choi
     return dimensions
 
 
+def with_choices(base: Mapping[str, Any], section: str, choices: Sequence[Choice]) -> Mapping[str, Any]:
+    """``base``, the settings of ``section``, with the choices that reach it put in."""
+    for choice in choices:
+        if choice.axis.target[0] == section:
+            base = _put(base, choice.axis.target[1:], choice.value)
+    return base
+
+
+def _put(base: Any, keys: tuple[str, ...], value: Any) -> Any:
+    """``base`` with ``value`` at the path ``keys``; a base that has no keys is left as it is, for the model to refuse."""
+    if not keys:
+        return value
+    if not isinstance(base, Mapping | None):
+        return base
+    inside = base or {}
+    return {**inside, keys[0]: _put(inside.get(keys[0]), keys[1:], value)}
+
+
 def _uneven(document: Document, place: Place, group: Mapping[str, list[Any]]) -> Iterator[Problem]:
     if not group:
         yield document.problem(place, "a zip group is empty", fix="write axes of equal length into it, or remove it")

@@ -14,10 +14,11 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from .axes import SECTION_LEAVES, SECTIONS, Choice, find_dimensions
+from .axes import SECTION_LEAVES, SECTIONS, Choice, find_dimensions, with_choices
 from .cases import Case, find_cases
 from .document import InputError, Place, Problem
 from .folders import canonical_json
+from .labels import Labels, value_label
 from .spec import CheckpointSpec, DataSpec, EvaluateSpec, PrivacySpec, ResourcesSpec, Sweep
 from .validation import Origin, validate
 
@@ -48,9 +49,9 @@ class TrialSpec:
     keep_samples: int
     seed: int
     axes: Mapping[str, Any]
-    """Axis name, as the file writes it, -> this trial's value."""
+    """Axis name, as the file writes it, -> this trial's value; None where nothing reads it."""
     label: str
-    """What a person reads: ``guided epsilon=10 noise_injection=0.1 seed=0``."""
+    """What a person reads: ``guided epsilon=10 noise_injection=0.1 seed=0``, without what nothing reads."""
     origin: _Cell = field(repr=False, compare=False)
 
     def problem(self, path: str, found: str, expected: str = "", fix: str = "") -> Problem:
@@ -74,23 +75,19 @@ def expand(sweep: Sweep) -> list[TrialSpec]:
     if count > MOST_TRIALS:
         problem = sweep.document.problem((), f"the file asks for {count:,} trials", f"expected at most {MOST_TRIALS:,}")
         raise InputError(problem)
-    names = _short_names([choice.axis.name for dimension in dimensions for choice in dimension[0]])
+    labels = Labels(dimensions)
     seeds = sweep.spec.seed_list
     checker = _Checker()
     trials: list[TrialSpec] = []
     for case in cases:
-        for choices in itertools.product(*dimensions):
-            cell = _Cell(case=case, choices=tuple(itertools.chain.from_iterable(choices)))
-            axes = {choice.axis.name: choice.value for choice in cell.choices}
+        for steps in itertools.product(*dimensions):
+            cell = _Cell(case=case, choices=tuple(itertools.chain.from_iterable(steps)))
             settings = checker.settings(cell)
             if settings is None:
                 continue
-            words = [case.name] if case.name else []
-            for choice in cell.choices:
-                name = names[choice.axis.name]
-                if choice.axis.target == ("privacy", "epsilon") and settings["privacy"].published_noise:
-                    name = "claimed_epsilon"  # of the noise; the label stands beside the epsilon that is proven
-                words.append(f"{name}={_value_label(choice.value)}")
+            unread = labels.unread(case, steps, settings["config_json"])
+            axes = {c.axis.name: None if c.axis.name in unread else c.value for c in cell.choices}
+            words = labels.words(case, steps, unread, claimed=settings["privacy"].published_noise)
             trials += [
                 TrialSpec(
                     **settings,
@@ -134,24 +131,11 @@ class _Cell:
     def values_of(self, section: str) -> str:
         """``steps=3 slots=100``: this cell's values of the axes in ``section``."""
         mine = [choice for choice in self.choices if choice.axis.target[0] == section]
-        return " ".join(f"{choice.axis.target[-1]}={_value_label(choice.value)}" for choice in mine)
+        return " ".join(f"{choice.axis.target[-1]}={value_label(choice.value)}" for choice in mine)
 
     def raw(self, section: str, base: Mapping[str, Any]) -> Mapping[str, Any]:
         """``base``, the settings of ``section``, with this cell's values put in."""
-        for choice in self.choices:
-            if choice.axis.target[0] == section:
-                base = _put(base, choice.axis.target[1:], choice.value)
-        return base
-
-
-def _put(base: Any, keys: tuple[str, ...], value: Any) -> Any:
-    """``base`` with ``value`` at the path ``keys``; a base that has no keys is left as it is, for the model to refuse."""
-    if not keys:
-        return value
-    if not isinstance(base, Mapping | None):
-        return base
-    inside = base or {}
-    return {**inside, keys[0]: _put(inside.get(keys[0]), keys[1:], value)}
+        return with_choices(base, section, self.choices)
 
 
 class _Checker:
@@ -218,27 +202,3 @@ class _Checker:
 def _config_fields(config: BaseModel) -> dict[str, Any]:
     as_json = config.model_dump(mode="json")
     return {"config": config, "config_json": as_json, "config_key": canonical_json(as_json)}
-
-
-# Labels --------------------------------------------------------------------------------------------------------------
-
-
-def _short_names(names: Sequence[str]) -> dict[str, str]:
-    """The last part of every axis's name, or all of it where two end alike.
-
-    >>> _short_names(["privacy.epsilon", "critic.steps", "classifier.steps"])
-    {'privacy.epsilon': 'epsilon', 'critic.steps': 'critic.steps', 'classifier.steps': 'classifier.steps'}
-    """
-    ends = [name.rpartition(".")[2] for name in names]
-    return {name: end if ends.count(end) == 1 else name for name, end in zip(names, ends, strict=True)}
-
-
-def _value_label(value: Any) -> str:
-    """A value in a label.
-
-    >>> _value_label(1e-05), _value_label(True), _value_label({"kind": "energy"})
-    ('1e-05', 'true', '{"kind":"energy"}')
-    """
-    if isinstance(value, str):
-        return value
-    return f"{value:g}" if isinstance(value, float) else canonical_json(value)

@@ -85,7 +85,7 @@ TRIALS = _schema(
         ("attempt", _INT, "the attempt this row comes from"),
         ("attempts", _INT, "attempts so far"),
         ("config", _TEXT, "JSON: the method's settings, all of them"),
-        ("axes", _TEXT, "JSON: the values of the sweep's axes"),
+        ("axes", _TEXT, "JSON: the values of the sweep's axes; null where nothing reads the setting"),
         ("data_source", _TEXT, "name of the data source"),
         ("data_fingerprint", _TEXT, "SHA-256 of the decoded arrays (private)"),
         ("data_size", _INT, "declared number of training records"),
