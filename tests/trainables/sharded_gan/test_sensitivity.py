@@ -115,6 +115,21 @@ def test_one_release_of_the_sum_or_one_a_signal(tmp_path):
     torch.testing.assert_close(per_signal.released[0] + per_signal.released[1], summed.released[0])
 
 
+def test_signals_that_are_released_one_by_one_have_an_error_buffer_each(tmp_path):
+    """Ma & Zhang 2026, equations 9 to 11: a buffer holds what was cut off its own signal's answers and nobody else's."""
+    feedback = {"feedback": "paper", "labels": "fixed", "max_grad_norm": CLIP, "feedback_clip": 2 * CLIP}
+    config = settings(SIGNALS["reconstruction by pixels"], SIGNALS["energy"], feedback, {"release": "per_signal"})
+    run = start(config, random_data(), {}, sanitizer=Recorder, noise=0.0)
+    run.advance(0, 3)
+    kept = run.trainer.state_dict()["feedback"]
+    assert list(kept) == ["critic", "reconstruction"]
+    for place, name in enumerate(kept):
+        answers, released = run.sanitizer.answers[place::2], run.sanitizer.released[place::2]
+        cut_off = sum(answer.sum(dim=0) - release for answer, release in zip(answers, released, strict=True))
+        torch.testing.assert_close(kept[name]["buffers"][0], cut_off, rtol=1e-4, atol=1e-5)
+        assert cut_off.norm() > CLIP
+
+
 @pytest.mark.parametrize(("release", "declared"), [("per_signal", "summed"), ("summed", "per_signal")])
 def test_a_step_that_releases_otherwise_than_declared_is_a_violation(tmp_path, release, declared):
     data = random_data()
