@@ -69,6 +69,11 @@ def trial_row(
         if any(done < kept for done, kept in zip(executed, surviving, strict=True)):
             found = f"the generator of trial {job['trial_id']} has {surviving} steps a phase"
             raise LedgerError(f"{found} but the ledger knows of {list(executed)} only; bring the ledger back from a copy")
+        in_turn = any(getattr(phase.mechanism, "schedule", None) == "round_robin" for phase in phases)
+        if in_turn and surviving != list(executed):
+            # The order went on over steps that were lost, so what survives is no run of it: a shard may have had more visits
+            # than so many steps in turn allow.
+            surviving = list(executed)
     charged = [max(pair) for pair in zip(executed, planned, strict=True)] if status == "interrupted" else list(executed)
     names: tuple[Accountant, ...] = ("pld", "rdp")
     account = {name: epsilon_of(job, charged, name) if proven else None for name in names}

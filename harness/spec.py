@@ -119,7 +119,7 @@ class PrivacySpec(_Section):
     """Noise in the method's own unit, in place of ``epsilon``. 0 trains without any privacy, and says so in every row."""
     published_noise: bool = False
     """Only for methods on shards: the noise that the published accounting of GS-WGAN, DPAC and Ma & Zhang believes enough for
-    ``epsilon``. Nothing then keeps the trial within ``epsilon``: the one that is proven, far larger, is what is reported."""
+    ``epsilon``. Nothing then keeps the trial within it: the epsilon that is proven, usually far larger, is what is reported."""
     delta: float = Field(default=1e-5, gt=0, lt=1)
     """The delta at which epsilon is stated."""
     accountant: Literal["rdp", "pld"] = "rdp"

@@ -244,6 +244,30 @@ def test_the_guard_stops_a_trial_whose_budget_is_spent(root: Path) -> None:
     assert found["gen2real_cnn"] > 0, "what was trained within the budget is kept and measured"
 
 
+IN_TURN = """
+name: one
+method: gs_wgan
+data: {source: digits, public: true}
+privacy: {noise_multiplier: 5.0, accountant: pld}
+train: {steps: 10, shards: 20, generator_batch: 10, schedule: round_robin, labels: balanced, generator: small,
+  generator_channels: 4, z_dim: 3, critic: {kind: energy}}
+evaluate: {samples: 100}
+"""
+
+
+def test_steps_that_survive_of_a_round_robin_order_are_charged_as_all_of_them(root: Path) -> None:
+    """The order goes on over lost steps, so the ten that are kept visit some shard twice where ten in a row visit each once."""
+    folders, job, path = prepared = prepare(root, IN_TURN)
+    for steps in (10, 1):
+        lost = Attempt.open(folders, job["trial_id"], kind="train", lineage="digits", phases=phases_of(job), plan=path)
+        lost.reserve(0, steps)
+    assert run(prepared)["status"] == "completed"
+    found = row(folders)
+    assert (found["steps"], found["releases"]) == (10, 21)
+    once = job["privacy"]["known"]["pld"]["10"]
+    assert found["epsilon_surviving"] == found["epsilon"] > once
+
+
 def test_a_checkpoint_holds_no_random_state(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("harness.trial.STOP_INTERVAL_S", 0.0)
     folders, job, path = prepared = prepare(root)

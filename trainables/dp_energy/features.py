@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Protocol
 
 import torch
@@ -38,8 +39,25 @@ class Features:
         pixels = images.flatten(1)
         if self._filters is None:
             return pixels
-        responses = nn.functional.conv2d(images, self._filters, stride=FILTER_STRIDE).relu()
-        return torch.cat([pixels, responses.flatten(1)], dim=1)
+        return torch.cat([pixels, self._responses(images).relu().flatten(1)], dim=1)
+
+    def slope(self, shape: tuple[int, int, int]) -> float:
+        """The most that two images of ``shape`` (C, H, W) can be further apart in features than in pixels; public.
+
+        sqrt(1 + s^2) for the convolution's largest singular value s, by power iteration; ReLU brings points no further apart.
+        """
+        if self._filters is None:
+            return 1.0
+        images = torch.ones(1, *shape).to(self._filters).requires_grad_()
+        for _ in range(50):
+            energy = self._responses(images).square().sum() / 2
+            (gradient,) = torch.autograd.grad(energy, images)
+            images = (gradient / gradient.norm()).requires_grad_()
+        return math.sqrt(1 + float(self._responses(images.detach()).square().sum()))
+
+    def _responses(self, images: torch.Tensor) -> torch.Tensor:
+        assert self._filters is not None
+        return nn.functional.conv2d(images, self._filters, stride=FILTER_STRIDE)
 
 
 def as_images(records: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

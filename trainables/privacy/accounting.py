@@ -309,7 +309,7 @@ def calibrate(
 def published_factor(phases: Sequence[Phase], *, target_epsilon: float, delta: float) -> float:
     """Smallest common factor on the phases' noise multipliers, rounded up to 4 digits, that the published accounting allows.
 
-    At it ``published_epsilon`` is at most ``target_epsilon``; ``epsilon``, the proven one, is far above. Raises
+    At it ``published_epsilon`` is at most ``target_epsilon``; ``epsilon``, the proven one, is usually far above. Raises
     ``ValueError`` for phases that are not of the shard family and ``InfeasibleBudget`` like ``calibrate``.
 
     >>> from trainables.privacy.mechanism import Phase, ShardMechanism

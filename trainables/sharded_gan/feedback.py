@@ -66,11 +66,11 @@ class Feedback(ABC):
 
     def state_dict(self) -> dict[str, Any]:
         """A copy of the buffers, which are private in ``paper`` and ``per_shard``: it stays in the checkpoint."""
-        return {"buffers": {key: buffer.clone() for key, buffer in self._buffers.items()}}
+        return {"buffers": dict(self._buffers)}  # never written into, only replaced
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on where ``state_dict`` was taken."""
-        self._buffers = {int(key): buffer.clone() for key, buffer in state["buffers"].items()}
+        self._buffers = {int(key): buffer for key, buffer in state["buffers"].items()}
 
     def _read(self, keys: Iterable[int], answers: torch.Tensor) -> torch.Tensor:
         """Buffers of ``keys`` as float64 rows ``[len(keys), B, d]`` on the answers' device; zeros where nothing was kept."""

@@ -62,16 +62,18 @@ class EnergyCritic(Stateless):
     """The attraction of the energy distance (Szekely & Rizzo, 2013) between generated images and a shard's of their class.
 
     Image i is answered by the gradient in i of the mean distance ||phi(i) - phi(x)|| to the shard's images x of its class; by
-    zero where the shard has none. phi is public: pixels, or pixels joined with random convolutions. The repulsion between
-    generated images is public too and is added after the release.
+    zero where the shard has none. phi is public: pixels, or pixels joined with random convolutions, over the largest slope that
+    it has, so that the clip does not cut into the attraction more than into the repulsion. That one, between generated images,
+    is public too and is added after the release.
     """
 
     def __init__(self, config: CriticConfig, batches: Batches, info: DataInfo, seed: int, device: torch.device) -> None:
         self._batches = batches
         self._features = Features(config, info.channels, seed, device)
+        self._slope = self._features.slope(info.shape)
 
     def answers(self, shards: np.ndarray, images: torch.Tensor, labels: torch.Tensor, step: int) -> torch.Tensor:
-        """``[m, B, C, H, W]``; on pixels every row has a norm of at most 1."""
+        """``[m, B, C, H, W]``; every row has a norm of at most 1."""
         features, pull_back = self._at(images)
         parts = []
         for group in in_groups(shards):
@@ -97,7 +99,8 @@ class EnergyCritic(Stateless):
         def pull_back(directions: torch.Tensor) -> torch.Tensor:
             if directions.shape[2] == images[0].numel():  # phi is the identity
                 return directions.unflatten(2, images.shape[1:])
-            return torch.autograd.grad(features, images, directions, retain_graph=True, is_grads_batched=True)[0]
+            (pulled,) = torch.autograd.grad(features, images, directions, retain_graph=True, is_grads_batched=True)
+            return pulled / self._slope
 
         return features.detach(), pull_back
 

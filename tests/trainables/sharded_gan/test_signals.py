@@ -86,6 +86,7 @@ def test_energy_on_random_convolutions_is_the_gradient_of_the_mean_distance_of_f
     images, labels = shown
     critic = energy(data, features="random_convolutions", filters=3)
     phi = Features(CriticConfig(kind="energy", features="random_convolutions", filters=3), 1, 0, CPU)
+    slope = phi.slope((1, 8, 8))
     images = images[[0, 3, 5]].requires_grad_()  # none of them so near to a record that its distance is bounded below
     labels = labels[[0, 3, 5]]
     answers = critic.answers(ASKED, images.detach(), labels, 0)
@@ -95,7 +96,9 @@ def test_energy_on_random_convolutions_is_the_gradient_of_the_mean_distance_of_f
             distances = [(phi(images[i : i + 1]) - phi(x[None])).norm() for x in real]
             loss = sum(distances) / len(distances) if distances else 0.0 * images.sum()
             (expected,) = torch.autograd.grad(loss, images)
-            torch.testing.assert_close(answers[place, i], expected[i], rtol=1e-4, atol=1e-5)
+            torch.testing.assert_close(answers[place, i] * slope, expected[i], rtol=1e-4, atol=1e-5)
+    assert 1 < slope < 10
+    assert answers.flatten(2).norm(dim=2).max() <= 1 + 1e-5
 
 
 def residual(image, target):
