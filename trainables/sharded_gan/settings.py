@@ -59,6 +59,8 @@ class CriticConfig(_Settings):
     repulsion: float = Field(default=1.0, ge=0)
     """Weight of the repulsion among generated images of a class against their expected attraction, for energy. 1 is the energy
     distance; less asks for less variety, which noisy releases overdo. Unused by wgan_gp, as all below."""
+    repulsion_schedule: Literal["constant", "rising"] = "constant"
+    """rising: from two thirds of the repulsion at the first step to all of it at the last, shapes before variety."""
     features: Literal["pixels", "random_convolutions"] = "pixels"
     """What energy takes distances on: pixels, or pixels joined with public random convolutions."""
     filters: int = Field(default=16, ge=1)
@@ -216,16 +218,20 @@ class Config(_Settings):
         return self
 
 
+_ENERGY = ("repulsion", "repulsion_schedule", "features", "filters")
+"""Settings of the critic that the closed form alone reads."""
+
+
 def _read_of_critic(critic: CriticConfig) -> CriticConfig:
     """``critic`` with what is not read at its defaults."""
     kind = type(critic)  # a method's own, with another weight to start from
     if critic.weight == 0:
         return kind(weight=0)
     if critic.kind == "energy":
-        read = {"kind", "weight", "repulsion", "features"} | ({"filters"} if critic.features != "pixels" else set())
+        read = {"kind", "weight", *_ENERGY} - ({"filters"} if critic.features == "pixels" else set())
         return kind.model_validate(critic.model_dump(include=read))
     defaults = CriticConfig()
-    changes: dict[str, Any] = {name: getattr(defaults, name) for name in ("repulsion", "features", "filters")}
+    changes: dict[str, Any] = {name: getattr(defaults, name) for name in _ENERGY}
     if critic.pretraining.generator == "same":
         changes["pretraining"] = critic.pretraining.model_copy(update={"hidden": PretrainingConfig().hidden})
     return critic.model_copy(update=changes)
@@ -251,6 +257,18 @@ def weights(config: Config, step: int | None = None) -> dict[str, float]:
             left = (config.steps - step) / (config.steps - config.reconstruction_start)
             found["reconstruction"] *= left
     return {name: weight for name, weight in found.items() if weight > 0}
+
+
+def repulsion_at(config: Config, step: int) -> float:
+    """Weight of the repulsion at ``step`` against the attraction that is expected.
+
+    >>> rising = Config(steps=4, critic={"kind": "energy", "repulsion_schedule": "rising"})
+    >>> [round(repulsion_at(rising, step), 3) for step in (0, 2, 4)]
+    [0.667, 0.833, 1.0]
+    """
+    if config.critic.repulsion_schedule == "constant":
+        return config.critic.repulsion
+    return config.critic.repulsion * (2 + step / config.steps) / 3
 
 
 def signals(config: Config, step: int | None = None) -> tuple[str, ...]:

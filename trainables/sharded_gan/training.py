@@ -24,7 +24,7 @@ from .feedback import build as build_feedback
 from .generators import build
 from .injected_noise import noise_kind, set_noise
 from .method import check, class_presence
-from .settings import Config, signals, weights
+from .settings import Config, repulsion_at, signals, weights
 from .signals import EnergyCritic, Reconstruction, Signal, TrainedCritic
 from .states import ShardStates
 
@@ -94,7 +94,7 @@ class Trainer:
             # The attraction was clipped, and shards without an image of the class gave none; its public counterpart may not
             # outweigh what was left of it.
             bound = row_bound(config.feedback, config.max_grad_norm, config.feedback_clip)
-            weight = config.critic.repulsion * min(config.critic.weight, bound) * class_presence(config, self._info)
+            weight = repulsion_at(config, step) * min(config.critic.weight, bound) * class_presence(config, self._info)
             direction = direction - weight * critic.repulsion(images, labels)
         loss = (images * direction).sum() / config.generator_batch
         rate = cosine(step, config.steps) if config.learning_rate_schedule == "cosine" else 1.0

@@ -302,7 +302,7 @@ def test_a_small_generator_is_all_that_its_critics_depend_on():
         ({"feedback": "public"}, {"feedback": "public", "feedback_clip": 3.0}),
         ({"feedback": "paper"}, {"feedback": "paper", "feedback_rate": 0.5}),
         ({"critic": {"kind": "energy"}}, {"critic": {"kind": "energy", "filters": 3}}),
-        ({"critic": {}}, {"critic": {"features": "random_convolutions", "repulsion": 0.5}}),
+        ({"critic": {}}, {"critic": {"features": "random_convolutions", "repulsion": 0.5, "repulsion_schedule": "rising"}}),
     ],
 )
 def test_settings_that_nothing_reads_make_no_other_trial(package, base, unread):
@@ -324,6 +324,7 @@ def test_settings_that_nothing_reads_make_no_other_trial(package, base, unread):
         {"classifier": {"weight": 1.0, "start": 4}},
         {"critic": {"kind": "energy", "features": "random_convolutions", "filters": 3}},
         {"critic": {"kind": "energy", "repulsion": 0.5}},
+        {"critic": {"kind": "energy", "repulsion_schedule": "rising"}},
         {"critic": {"pretraining": {"generator": "small", "hidden": 3}}},
     ],
 )
