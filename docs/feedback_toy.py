@@ -26,6 +26,7 @@ All runs use the sanitizer and the feedback of the package; DiceSGD, which none 
 
 from __future__ import annotations
 
+import argparse
 import math
 from dataclasses import dataclass
 from functools import partial
@@ -404,4 +405,5 @@ def draw(
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     main()

@@ -128,7 +128,8 @@ class PrivacySpec(_Section):
     """Which data sets are neighbours: one record replaced, or one record more or fewer."""
     reserve: int | None = Field(default=None, ge=0)
     """Steps beyond the planned ones that the noise leaves room for, so that what a crash has lost can be done again within
-    the budget. Empty: a twentieth of all steps, which is one checkpoint interval."""
+    the budget. Empty: a twentieth of all steps, which is one checkpoint interval. Unread where ``published_noise`` is true,
+    which keeps to no budget."""
 
     @model_validator(mode="after")
     def _not_both(self) -> PrivacySpec:

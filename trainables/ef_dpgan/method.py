@@ -24,9 +24,11 @@ class Config(engine.Config):
     """Settings of the engine; noise injection and reconstruction start from the paper's choice."""
 
     noise_injection: float = Field(default=0.1, ge=0)
-    """sigma_noise: standard deviation of the noise added to every upsampled feature map (Ma & Zhang, 2026, Algorithm 1)."""
+    """sigma_noise: standard deviation of the noise added to every upsampled feature map (Ma & Zhang, 2026, Algorithm 1). Under
+    learnt the one to start from, under adaptive the share to hold."""
     reconstruction: float = Field(default=1.0, ge=0)
-    """gamma_recon: weight of the pull of every generated image to a real one of its class (Ma & Zhang, 2026, equation 15)."""
+    """gamma_recon: weight of the pull of every generated image to a real one of its class (Ma & Zhang, 2026, equation 15). The
+    pull shares max_grad_norm with the critic's answer: where their sum is longer, gamma decides whose direction it has."""
 
 
 PRESETS: dict[str, dict[str, Any]] = {

@@ -180,7 +180,7 @@ def _check_starts(config: Config) -> None:
     }
     for name, start in starts.items():
         if start >= config.steps:
-            raise ValueError(f"{name} is {start}, but there are {config.steps} steps; it must come before the last one")
+            raise ValueError(f"{name} is {start}, but there are {config.steps} steps; write at most {config.steps - 1}")
     if not signals(config, 0):
         answering = " and ".join(signals(config))
         raise ValueError(f"only {answering} would answer, and not from the first step on; set the start to 0")

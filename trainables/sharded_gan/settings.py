@@ -139,8 +139,8 @@ class Config(_Settings):
     """Error feedback, what to do about what the clip cuts off. paper: the cut-off part is kept in one buffer for all shards and
     added, clipped, to later releases (Ma & Zhang, 2026, equations 7 to 11): every step then releases something of every record.
     per_shard: a buffer a shard, with schedule: round_robin. public: shards answer with the difference to a memory of what was
-    released (EF21, Richtarik et al., 2021), which costs nothing. A buffer belongs to an image of the batch and its label, so
-    all but none need labels: fixed or balanced."""
+    released (EF21, Richtarik et al., 2021); it costs no epsilon, but the memory takes up the noise of releases as well. A
+    buffer belongs to an image of the batch and its label, so all but none need labels: fixed or balanced."""
     feedback_clip: float = Field(default=1.0, gt=0)
     """C2: bound of what a buffer of paper and per_shard adds to an image's gradient."""
     feedback_rate: float = Field(default=0.1, gt=0, le=1)
