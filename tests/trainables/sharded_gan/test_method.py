@@ -132,7 +132,7 @@ def test_the_papers_form_costs_what_it_costs():
         ({"feedback": "per_shard", "labels": "fixed"}, GRAY, "schedule is sampled; write schedule: round_robin"),
         ({**PER_SHARD, "steps": 1000}, GRAY, "1000 steps of 1 shards visit each of 1000 only once"),
         ({**PER_SHARD, "feedback": "public", "shards_per_step": 7}, GRAY, "every 7 shards .*; write shards: 994"),
-        ({"noise_injection": 1, "noise_injection_start": 20000}, GRAY, "noise_injection_start is 20000, .* 20000 steps"),
+        ({"noise_injection": 1, "noise_injection_start": 20000}, GRAY, "start is 20000, .* 20000 steps; write at most 19999"),
         ({"reconstruction": 1, "reconstruction_start": 9, "critic": {"weight": 0}}, GRAY, "only reconstruction would answer"),
         ({"classifier": {"weight": 1, "start": 20001}}, GRAY, "classifier.start is 20001"),
         ({"classifier": {"weight": 1}}, DataInfo(size=5000, channels=1, height=28, width=28, classes=1), "have one class"),
