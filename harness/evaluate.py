@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import time
 from collections.abc import Mapping
@@ -84,9 +83,10 @@ def kept_steps(folders: Folders, trial_id: str) -> int | None:
 def sample_rows(job: Mapping[str, Any], sampler: Sampler) -> list[dict[str, Any]]:
     """Rows of the samples table: ``keep_samples`` PNGs, the same number a class."""
     import torch
-    from PIL import Image
 
     from trainables.coins import torch_coins
+
+    from .store import png
 
     classes = job["data"]["info"]["classes"]
     each = -(-job["keep_samples"] // classes)
@@ -94,13 +94,11 @@ def sample_rows(job: Mapping[str, Any], sampler: Sampler) -> list[dict[str, Any]
         return []
     labels = torch.arange(classes).repeat_interleave(each)
     images = sampler(labels, torch_coins(job["seed"], "kept samples"))
-    pixels = (images.clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+    pixels = (images.clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy()
     rows = []
     for index, (label, array) in enumerate(zip(labels.tolist(), pixels, strict=True)):
-        buffer = io.BytesIO()
-        Image.fromarray(array[..., 0] if array.shape[-1] == 1 else array).save(buffer, "png")
         name = f"{job['trial_id']}_{label}_{index % each}.png"
-        image = {"bytes": buffer.getvalue(), "path": name}
+        image = {"bytes": png(array), "path": name}
         rows.append({"trial_id": job["trial_id"], "label": label, "index": index % each, "image": image})
     return rows
 

@@ -47,6 +47,11 @@ class Folders:
         return self.sweep / "logs"
 
     @property
+    def real_samples(self) -> Path:
+        """Real test images beside the generated ones, where the data are declared public."""
+        return self.sweep / "real_samples"
+
+    @property
     def scratch(self) -> Path:
         return self.sweep / "scratch"
 

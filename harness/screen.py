@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import subprocess
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -310,6 +309,7 @@ def provenance() -> dict[str, str | None]:
 def print_results(plan: Plan, console: Console) -> None:
     """Summary table, failures, contact sheet, and the path of everything written."""
     from . import store
+    from .pictures import write_contact_sheet
     from .progress import summary
 
     parts = store.committed_parts(plan.folders)
@@ -327,50 +327,11 @@ def print_results(plan: Plan, console: Console) -> None:
     _print_private_note(plan, [name for name in METRICS if any(row.get(name) is not None for row in shown)], real, console)
     _print_failed_stages(failed_stages(plan), console)
     folder = plan.folders.sweep
-    samples = store.read_table("samples", parts["samples"]).to_pandas()
-    sheet = write_contact_sheet(plan, samples, [row for row in map(rows.get, ids) if row])
+    sheet = write_contact_sheet(plan, [row for row in map(rows.get, ids) if row])
     written = {"tables": f"{folder}/{{trials,history,samples,attempts}}/*.parquet", "generators": str(folder / "generators")}
     written |= {"contact sheet": str(sheet)} if sheet else {}
+    written |= {"report": f"python -m analysis.report {folder}"}
     written |= {"in Python": f'from harness.store import read; read("{folder}").trials'}
     console.print()
     for name, place in written.items():
         console.print(f"{name:>14}: {place}", soft_wrap=True, highlight=False)
-
-
-def write_contact_sheet(plan: Plan, samples: Any, rows: Sequence[Mapping[str, Any]]) -> Path | None:
-    """``contact_sheet.png``: a row a class, a column a trial; real images beside them only where the data are public."""
-    import numpy as np
-    from PIL import Image
-
-    from .contact_sheet import contact_sheet
-
-    by_trial = dict(list(samples.groupby("trial_id"))) if len(samples) else {}
-    columns = []
-    for row in rows:
-        if row["trial_id"] not in by_trial:
-            continue
-        own = by_trial[row["trial_id"]].sort_values(["label", "index"])
-        images = [
-            [np.asarray(Image.open(io.BytesIO(image["bytes"]))) for image in group["image"].head(4)]
-            for _, group in own.groupby("label")
-        ]
-        epsilon = "no proof" if row["epsilon"] is None else f"epsilon {row['epsilon']:.3g}"
-        columns.append((f"{row['label']} ({epsilon})", images))
-    if not columns:
-        return None
-    path = plan.folders.sweep / "contact_sheet.png"
-    contact_sheet(columns, path, plan.folders.name, real=_real_column(plan))
-    return path
-
-
-def _real_column(plan: Plan) -> tuple[str, list[list[Any]]] | None:
-    """Real test images a class, for data declared public."""
-    from trainables.data import sources
-
-    data = plan.trials[0].data
-    if not data.public:
-        return None
-    _, test = sources.load(data.source, **sources.settings_of(asdict(data)))
-    pixels = test.images.transpose(0, 2, 3, 1)
-    pixels = pixels[..., 0] if pixels.shape[-1] == 1 else pixels
-    return "real (test set)", [list(pixels[test.labels == label][:4]) for label in range(test.classes)]

@@ -16,9 +16,11 @@ once an attempt's end record lists it. Metadata: ``dpsweep.schema`` on the table
 from __future__ import annotations
 
 import hashlib
+import io
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,140 +30,18 @@ import pyarrow.parquet as pq
 from trainables.evaluation.metrics import METRICS
 
 from .folders import Folders, sync_folder
-from .ledger import LedgerError, read_attempts
+from .ledger import AttemptRecord, LedgerError, read_attempts
+from .lock import holder
+from .schemas import ATTEMPTS, HISTORY, SAMPLES, SCHEMA_VERSION, SCHEMAS, TRIALS
 
 if TYPE_CHECKING:
+    import numpy as np
     import pandas as pd
 
-SCHEMA_VERSION = 2
-"""2: columns ``evaluation`` and ``gen2real_mlp_sklearn``; parts of 1 are read with nulls in them."""
+__all__ = ["ATTEMPTS", "HISTORY", "SAMPLES", "SCHEMAS", "SCHEMA_VERSION", "TRIALS"]
 
-_TEXT, _INT, _FLOAT, _TIME = pa.string(), pa.int64(), pa.float64(), pa.timestamp("us", tz="UTC")
-_METRIC_COLUMNS = [
-    pa.field(
-        name,
-        _FLOAT,
-        metadata={
-            "description": metric.description,
-            "better": metric.direction,
-            "reference": metric.reference,
-            "private": str(metric.private).lower(),
-        },
-    )
-    for name, metric in METRICS.items()
-]
-
-
-# For the data owner only: computed from private data without noise, or saying something of them or of the machine.
-_PRIVATE = {
-    *("data_fingerprint", "trial_id", "cell_id", "evaluation_id", "real", "message", "host", "pid", "started", "ended"),
-    *("train_seconds", "evaluate_seconds", "peak_memory_mb"),
-}
-
-
-def _schema(fields: Iterable[tuple[str, pa.DataType, str] | pa.Field]) -> pa.Schema:
-    def described(name: str, type: pa.DataType, description: str) -> pa.Field:
-        private = str(name in _PRIVATE).lower()
-        return pa.field(name, type, metadata={"description": description, "private": private})
-
-    return pa.schema(
-        [field if isinstance(field, pa.Field) else described(*field) for field in fields],
-        metadata={"dpsweep.schema": str(SCHEMA_VERSION)},
-    )
-
-
-TRIALS = _schema(
-    [
-        ("trial_id", _TEXT, "hash of method, version, config, data fingerprint, privacy request and seed"),
-        ("cell_id", _TEXT, "the same hash without the seed"),
-        ("sweep", _TEXT, "name of the sweep"),
-        ("case", _TEXT, "name of the case in the sweep file"),
-        ("label", _TEXT, "case, axes and seed, as a person reads them"),
-        ("method", _TEXT, "name of the method"),
-        ("method_version", _INT, "raised whenever the same settings would train another generator"),
-        ("seed", _INT, "seed of the public coins; privacy noise and secret draws have none"),
-        ("status", _TEXT, "completed, interrupted, budget, failed, oom or lost"),
-        ("message", _TEXT, "one line of what went wrong"),
-        ("attempt", _INT, "the attempt this row comes from"),
-        ("attempts", _INT, "attempts so far"),
-        ("config", _TEXT, "JSON: the method's settings, all of them"),
-        ("axes", _TEXT, "JSON: the values of the sweep's axes; null where nothing reads the setting"),
-        ("data_source", _TEXT, "name of the data source"),
-        ("data_fingerprint", _TEXT, "SHA-256 of the decoded arrays (private)"),
-        ("data_size", _INT, "declared number of training records"),
-        ("data_shape", _TEXT, "channels x height x width"),
-        ("data_classes", _INT, "number of classes"),
-        ("lineage", _TEXT, "name of the data set in the ledger"),
-        ("test_set", _TEXT, "public or private, as declared"),
-        ("steps", _INT, "steps in the generator that was kept; null where none was"),
-        ("steps_planned", _INT, "steps that were asked for"),
-        ("epsilon", _FLOAT, "account of ALL releases of all attempts (planned ones too while interrupted); null: no proof"),
-        ("epsilon_surviving", _FLOAT, "account of the kept generator's steps (in turn: of all); for exogenous stops"),
-        ("epsilon_published", _FLOAT, "what the published accounting of the shard family claims; never proven"),
-        ("epsilon_pld", _FLOAT, "the account by privacy loss distributions"),
-        ("epsilon_rdp", _FLOAT, "the account by Renyi moments"),
-        ("target_epsilon", _FLOAT, "the budget; null where the noise was given or is the published one"),
-        ("delta", _FLOAT, "delta of every epsilon in this row"),
-        ("accountant", _TEXT, "pld or rdp: which of the two `epsilon` is, and the noise was calibrated by"),
-        ("accountant_version", _TEXT, "library and revision"),
-        ("proof", _TEXT, "name of the theorem(s) behind epsilon"),
-        ("neighbours", _TEXT, "replace_one or add_remove"),
-        ("mechanism", _TEXT, "JSON: the phases, kind and parameters, as calibrated"),
-        ("noise_multiplier", _FLOAT, "of the last phase: std / C (records) or std / sensitivity of an image's row (shards)"),
-        ("effective_noise_multiplier", _FLOAT, "of the last phase: std / L2 sensitivity of a step's releases"),
-        ("releases", _INT, "releases drawn in all attempts"),
-        ("evaluation_id", _TEXT, "hash of the evaluation's settings and version"),
-        ("evaluation_samples", _INT, "generated images behind the metrics (n)"),
-        ("evaluation", _TEXT, "JSON: groups of metrics, version of the evaluation, SHA-256 of the Inception weights"),
-        *_METRIC_COLUMNS,
-        ("per_class", _TEXT, "JSON: gen2real accuracy a class"),
-        ("real", _TEXT, "JSON: the same metrics of n real training images: ceilings and floors (private)"),
-        ("train_seconds", _FLOAT, "training, all attempts that lived to say it (owner only)"),
-        ("evaluate_seconds", _FLOAT, "evaluation (owner only)"),
-        ("peak_memory_mb", _FLOAT, "largest resident size of the process (owner only)"),
-        ("device", _TEXT, "cpu, or the name of the GPU"),
-        ("host", _TEXT, "machine (owner only)"),
-        ("versions", _TEXT, "JSON: dpsweep, git state, Python, torch"),
-        ("ended", _TIME, "when the attempt was closed"),
-    ]
-)
-
-HISTORY = _schema(
-    [
-        ("trial_id", _TEXT, "the trial"),
-        ("attempt", _INT, "the attempt that ran this step"),
-        ("step", _INT, "steps done"),
-        ("epsilon", _FLOAT, "spent so far, all attempts; null where nothing is proven"),
-        ("metrics", _TEXT, "JSON: diagnostics (functions of releases) and, at `evaluate.every`, quick metrics"),
-        ("evaluation_samples", _INT, "generated images behind the quick metrics; null without"),
-        *[field for field in _METRIC_COLUMNS if field.name in ("gen2real_logreg", "fd_dataset_classifier")],
-    ]
-)
-
-SAMPLES = _schema(
-    [
-        ("trial_id", _TEXT, "the trial"),
-        ("label", _INT, "class"),
-        ("index", _INT, "number within the class"),
-        ("image", pa.struct([("bytes", pa.binary()), ("path", _TEXT)]), "PNG"),
-    ]
-)
-
-ATTEMPTS = _schema(
-    [
-        ("trial_id", _TEXT, "the trial"),
-        ("attempt", _INT, "1, 2, ..."),
-        ("kind", _TEXT, "train or evaluate"),
-        ("status", _TEXT, "as in trials; running while open"),
-        ("message", _TEXT, "one line of what went wrong"),
-        ("host", _TEXT, "machine"),
-        ("pid", _INT, "process"),
-        ("started", _TIME, "opened"),
-        ("ended", _TIME, "closed; null while open"),
-    ]
-)
-
-SCHEMAS = {"trials": TRIALS, "history": HISTORY, "samples": SAMPLES, "attempts": ATTEMPTS}
+Skip = Callable[[str], None]
+"""Is told, in a sentence, of a part that cannot be read and is left out."""
 
 
 @dataclass(frozen=True)
@@ -177,6 +57,12 @@ class Results:
     history: pd.DataFrame
     samples: pd.DataFrame
     attempts: pd.DataFrame
+    record: Mapping[str, Any]
+    """``sweep.json``: the file as resolved, totals with the price of composition, proofs, provenance; {} without one."""
+    running: str | None
+    """Process and host of the command that is running the sweep now."""
+    schemas: tuple[int, ...]
+    """Versions of the schema that parts of the trials table were written in."""
 
 
 def write_part(folders: Folders, table: str, name: str, rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
@@ -201,8 +87,12 @@ def write_part(folders: Folders, table: str, name: str, rows: Sequence[Mapping[s
 
 def committed_parts(folders: Folders) -> dict[str, list[Path]]:
     """The parts that count, a table: those that the latest closed attempt of every trial lists."""
+    return _committed(folders, read_attempts(folders))
+
+
+def _committed(folders: Folders, attempts: Mapping[str, Sequence[AttemptRecord]]) -> dict[str, list[Path]]:
     parts: dict[str, list[Path]] = {table: [] for table in ("trials", "history", "samples")}
-    for records in read_attempts(folders).values():
+    for records in attempts.values():
         for table, path in latest_parts(records).items():
             parts[table].append(folders.sweep / path)
     return parts
@@ -233,12 +123,14 @@ def tidy(folders: Folders) -> int:
 
 def compact_attempts(folders: Folders) -> None:
     """Write ``attempts/attempts.parquet`` from the attempts' records."""
-    from datetime import UTC, datetime
+    write_part(folders, "attempts", "attempts", _attempt_rows(read_attempts(folders)))
 
+
+def _attempt_rows(attempts: Mapping[str, Sequence[AttemptRecord]]) -> list[dict[str, Any]]:
     def when(seconds: float | None) -> datetime | None:
         return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
 
-    rows = [
+    return [
         {
             "trial_id": record.trial_id,
             "attempt": record.number,
@@ -250,10 +142,9 @@ def compact_attempts(folders: Folders) -> None:
             "started": when(record.start["started"]),
             "ended": when((record.end or {}).get("ended")),
         }
-        for records in read_attempts(folders).values()
+        for records in attempts.values()
         for record in records
     ]
-    write_part(folders, "attempts", "attempts", rows)
 
 
 REAL_KEYS = ("data_source", "data_fingerprint", "data_size", "data_shape", "evaluation_id", "evaluation_samples")
@@ -270,46 +161,125 @@ def real_rows(trials: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return list(rows.values())
 
 
-def read(results: str | Path) -> Results:
-    """Read ``ROOT/NAME`` whole. Raises ``FileNotFoundError`` with a sentence where there is no sweep.
+def read(results: str | Path, *, samples: bool = True, skip: Skip | None = None) -> Results:
+    """Read ``ROOT/NAME`` whole, or without ``samples`` (an empty frame then; ``read_samples`` reads some trials' later).
 
-    Samples keep their PNG bytes (``samples.image[i]["bytes"]``); DuckDB, Polars and pandas read the same files.
+    Raises ``FileNotFoundError`` with a sentence where there is no sweep, and ``LedgerError`` for a part that cannot be read;
+    with ``skip`` such a part is left out and ``skip`` told of it. Samples keep their PNG bytes
+    (``samples.image[i]["bytes"]``); DuckDB, Polars and pandas read the same files.
     """
+    folders = folders_of(results)
+    attempts = read_attempts(folders)
+    parts = _committed(folders, attempts)
+    pieces = _pieces("trials", parts["trials"], skip)
+    trials = _joined("trials", pieces).to_pandas()
+    import pandas as pd
+
+    real = pd.DataFrame(real_rows(trials.to_dict("records")), columns=[*REAL_KEYS, "n", *METRICS])
+    record = folders.sweep / "sweep.json"
+    held = holder(folders.lock)
+    return Results(
+        trials=_widen(_widen(trials, "config", "config"), "axes", "axis"),
+        real=real.astype(dict.fromkeys(METRICS, float)),
+        history=_joined("history", _pieces("history", parts["history"], skip)).to_pandas(),
+        samples=_joined("samples", _pieces("samples", parts["samples"] if samples else [], skip)).to_pandas(),
+        attempts=pa.Table.from_pylist(_attempt_rows(attempts), schema=ATTEMPTS).to_pandas(),
+        record=json.loads(record.read_text()) if record.exists() else {},
+        running=f"process {held['pid']} on {held['host']}" if held else None,
+        schemas=tuple(sorted({_version(piece) for piece in pieces})),
+    )
+
+
+def read_samples(results: str | Path, trial_ids: Iterable[str] | None = None, *, skip: Skip | None = None) -> pd.DataFrame:
+    """The samples of some trials, or of all; raises as ``read`` does."""
+    folders = folders_of(results)
+    parts = committed_parts(folders)["samples"]
+    if trial_ids is not None:
+        wanted = set(trial_ids)
+        parts = [path for path in parts if path.name.partition(".")[0] in wanted]
+    return _joined("samples", _pieces("samples", parts, skip)).to_pandas()
+
+
+def read_real_samples(results: str | Path) -> pd.DataFrame:
+    """Real test images in the layout of samples, where data are declared public; ``trial_id`` is their fingerprint."""
+    folders = folders_of(results)
+    return read_table("samples", sorted(folders.real_samples.glob("*.parquet"))).to_pandas()
+
+
+def write_real_samples(folders: Folders, images: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
+    """Keep real images of public data beside the samples, as rows by the data's fingerprint; others that were kept go."""
+    kept = set()
+    for fingerprint, rows in images.items():
+        name = fingerprint[:12]
+        kept.add(f"{name}.parquet")
+        write_part(folders, "real_samples", name, [{**row, "trial_id": fingerprint} for row in rows])
+    for path in folders.real_samples.glob("*.parquet"):
+        if path.name not in kept:
+            path.unlink()
+
+
+def png(pixels: np.ndarray) -> bytes:
+    """PNG of one uint8 image [C, H, W] with C of 1 or 3, as the samples keep it."""
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    Image.fromarray(pixels[0] if pixels.shape[0] == 1 else pixels.transpose(1, 2, 0)).save(buffer, "png")
+    return buffer.getvalue()
+
+
+def folders_of(results: str | Path) -> Folders:
+    """``ROOT/NAME`` as folders. Raises ``FileNotFoundError`` with a sentence where there is no sweep."""
     directory = Path(results).absolute()
     folders = Folders(directory.parent, directory.name)
     if not folders.attempts.is_dir():
         raise FileNotFoundError(f"{directory} holds no sweep; expected a folder made by `python -m harness.sweep FILE`")
-    parts = committed_parts(folders)
-    attempts = folders.attempts / "attempts.parquet"
-    trials = read_table("trials", parts["trials"]).to_pandas()
-    import pandas as pd
-
-    real = pd.DataFrame(real_rows(trials.to_dict("records")), columns=[*REAL_KEYS, "n", *METRICS])
-    return Results(
-        trials=_widen(_widen(trials, "config", "config"), "axes", "axis"),
-        real=real.astype(dict.fromkeys(METRICS, float)),
-        history=read_table("history", parts["history"]).to_pandas(),
-        samples=read_table("samples", parts["samples"]).to_pandas(),
-        attempts=read_table("attempts", [attempts] if attempts.exists() else []).to_pandas(),
-    )
+    return folders
 
 
 def read_table(table: str, paths: Sequence[Path]) -> pa.Table:
     """The given parts of a table as one; no parts give an empty table. Refuses parts of a newer schema than this one."""
-    schema, pieces = SCHEMAS[table], []
+    return _joined(table, _pieces(table, paths, None))
+
+
+def _pieces(table: str, paths: Sequence[Path], skip: Skip | None) -> list[pa.Table]:
+    pieces = []
     for path in paths:
         try:
-            piece = pq.read_table(path)
-        except (OSError, pa.ArrowInvalid) as error:
-            raise LedgerError(f"{path} cannot be read ({error}); bring it back from a copy") from error
-        version = int((piece.schema.metadata or {}).get(b"dpsweep.schema", b"0"))
-        if not 1 <= version <= SCHEMA_VERSION:
-            raise LedgerError(f"{path} has schema {version}; this dpsweep reads schemas 1 to {SCHEMA_VERSION}")
-        columns = [
-            piece[field.name] if field.name in piece.column_names else pa.nulls(len(piece), field.type) for field in schema
-        ]
-        pieces.append(pa.Table.from_arrays(columns, schema=schema))
-    return pa.concat_tables(pieces) if pieces else schema.empty_table()
+            pieces.append(_piece(path))
+        except LedgerError as error:
+            if skip is None:
+                raise
+            skip(f"{table}: {error}; it is left out")
+    return pieces
+
+
+def _piece(path: Path) -> pa.Table:
+    try:
+        with pq.ParquetFile(path) as file:
+            piece = file.read(use_threads=False)  # one small group of rows: threads would only wait for each other
+    except (OSError, pa.ArrowInvalid) as error:
+        raise LedgerError(f"{path} cannot be read ({error}); bring it back from a copy") from error
+    if not 1 <= _version(piece) <= SCHEMA_VERSION:
+        raise LedgerError(f"{path} has schema {_version(piece)}; this dpsweep reads schemas 1 to {SCHEMA_VERSION}")
+    return piece
+
+
+def _version(piece: pa.Table) -> int:
+    return int((piece.schema.metadata or {}).get(b"dpsweep.schema", b"0"))
+
+
+def _joined(table: str, pieces: Sequence[pa.Table]) -> pa.Table:
+    """The pieces as one table of the schema; a column that an older piece lacks is null there."""
+    schema = SCHEMAS[table]
+    whole = []
+    for piece in pieces:
+        if piece.schema.names != schema.names:
+            arrays = [
+                piece[field.name] if field.name in piece.column_names else pa.nulls(len(piece), field.type) for field in schema
+            ]
+            piece = pa.Table.from_arrays(arrays, schema=schema)
+        whole.append(piece.replace_schema_metadata(schema.metadata))
+    return pa.concat_tables(whole).combine_chunks().cast(schema) if whole else schema.empty_table()
 
 
 def _widen(frame: pd.DataFrame, column: str, prefix: str) -> pd.DataFrame:
