@@ -1,0 +1,370 @@
+"""The tables of one or several sweeps as tidy frames, with what every column and metric is.
+
+>>> results = load("results/grid_recon")                                            # doctest: +SKIP
+>>> results.trials.groupby("cell", observed=True)["gen2real_cnn"].mean()            # doctest: +SKIP
+
+Nothing is left out but what cannot be read; ``only_proven`` and ``for_publication`` leave rows and columns out and say which.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import pandas as pd
+
+from harness import store
+
+ENDED_WELL = ("completed", "budget")
+"""Statuses of trials that have the generator they were to have: all steps, or those that the budget allowed."""
+
+_WORDS = ("sweep", "case", "method", "status", "data_source", "lineage", "test_set", "accountant", "proof", "neighbours", "device")
+_COUNTS = ("steps", "evaluation_samples", "releases")
+_ABBREVIATIONS = {"cnn": "CNN", "mlp": "MLP", "fd": "FD", "is": "IS", "fid": "FID", "kid": "KID", "logreg": "logistic"}
+_FROM_COLUMNS = {
+    "privacy.epsilon": "target_epsilon",
+    "privacy.delta": "delta",
+    "privacy.accountant": "accountant",
+    "privacy.neighbours": "neighbours",
+    "data.size": "data_size",
+    "data.source": "data_source",
+}
+"""Axes that are no setting of the method, and the column that says what they were in a sweep that did not vary them."""
+
+
+class ResultsError(ValueError):
+    """There is nothing to read, or something was asked for that is not there; the message is one sentence."""
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One metric, as the metadata of its column tell it."""
+
+    name: str
+    better: Literal["higher", "lower"]
+    private: bool
+    """Computed from private training data without noise: for the data owner alone."""
+    reference: str
+    """What the generated images were held against."""
+    description: str
+
+    @property
+    def heading(self) -> str:
+        """How people call it.
+
+        >>> Metric("gen2real_logreg", "higher", False, "", "").heading, Metric("fid_inception", "lower", True, "", "").heading
+        ('gen2real logistic', 'FID inception')
+        """
+        return " ".join(_ABBREVIATIONS.get(word, word) for word in self.name.split("_"))
+
+    @property
+    def sign(self) -> int:
+        """1 where more is better, -1 where less is."""
+        return 1 if self.better == "higher" else -1
+
+    def text(self, value: float | None) -> str:
+        """A value as tables show it, empty where there is none.
+
+        >>> Metric("gen2real_cnn", "higher", False, "", "").text(0.80712), Metric("fid_inception", "lower", True, "", "").text(54.321)
+        ('0.807', '54.32')
+        """
+        if value is None or pd.isna(value):
+            return ""
+        kind = self.name.partition("_")[0]
+        return f"{value:.2f}" if kind == "is" else f"{value:.4g}" if kind in ("fd", "fid", "kid") else f"{value:.3f}"
+
+
+@dataclass(frozen=True)
+class SweepRecord:
+    """One sweep's folder."""
+
+    path: Path
+    document: Mapping[str, Any]
+    """``sweep.json``: the file as resolved, ``totals`` with the price of composition, proofs, provenance; {} without one."""
+    running: str | None
+    """Process and host of the command that runs it now."""
+
+    @property
+    def name(self) -> str:
+        return self.path.name
+
+    @property
+    def public(self) -> bool:
+        """Whether the sweep's file declares its data public."""
+        return bool(self.document.get("sweep", {}).get("data", {}).get("public", False))
+
+
+@dataclass(frozen=True)
+class Results:
+    """Tidy frames of one or several sweeps, and what is to be known about them."""
+
+    trials: pd.DataFrame
+    """A row a trial: the store's columns, ``config.*``, ``axis.*``, and ``cell``, the label without the seed, in the order in
+    which cells were first seen. Words are categories, counts that may be missing ``Int64``. An axis is missing where the
+    trial's method does not read it; where another of the joined sweeps varied it, its value is that of the setting."""
+    history: pd.DataFrame
+    """A row a checkpoint, with ``cell``, ``case``, ``seed``; the metrics document widened as ``metric.<name>``."""
+    attempts: pd.DataFrame
+    real: pd.DataFrame
+    """The metrics of real images in place of generated ones, a row a data set and evaluation."""
+    sweeps: tuple[SweepRecord, ...]
+    metrics: Mapping[str, Metric]
+    """Metrics that some trial has, in the order of the table."""
+    columns: pd.DataFrame
+    """By column: ``description``, ``unit``, ``private``, ``better``."""
+    notes: tuple[str, ...]
+    """A sentence each: what is unfinished, old, unreadable, left out."""
+
+    @property
+    def public(self) -> bool:
+        """Whether every sweep's data are declared public."""
+        return all(sweep.public for sweep in self.sweeps)
+
+    def samples(
+        self, trial_ids: Iterable[str] | None = None, classes: Iterable[int] | None = None, per_class: int | None = None
+    ) -> pd.DataFrame:
+        """Kept images of these trials (default: all): ``trial_id``, ``label``, ``index``, ``image`` (PNG bytes).
+
+        ``classes`` and ``per_class`` limit them. Read on demand: a thousand trials keep a hundred thousand images.
+        """
+        wanted = set(self.trials["trial_id"]) if trial_ids is None else set(trial_ids) & set(self.trials["trial_id"])
+        notes: list[str] = []  # a part that cannot be read leaves its trial without images
+        parts = [store.read_samples(sweep.path, wanted, skip=notes.append) for sweep in self.sweeps]
+        return _images(parts, classes, per_class)
+
+    def real_samples(self, classes: Iterable[int] | None = None, per_class: int | None = None) -> pd.DataFrame:
+        """Real test images in the same layout, ``trial_id`` being the data's fingerprint; none unless all data are public."""
+        parts = [store.read_real_samples(sweep.path) for sweep in self.sweeps] if self.public else []
+        return _images(parts, classes, per_class)
+
+    def only_proven(self) -> Results:
+        """Without the rows of trials that did not end as planned, or whose epsilon is not proven; a note counts them."""
+        well = self.trials["status"].isin(ENDED_WELL)
+        proven = self.trials["epsilon"].notna()
+        words = [
+            f"{count} {what}"
+            for count, what in (
+                (int((~well).sum()), "not finished or failed"),
+                (int((well & ~proven).sum()), "without a proven epsilon"),
+            )
+            if count
+        ]
+        if not words:
+            return self
+        left_out = f"Left out of {len(self.trials)} trials, as asked: {' and '.join(words)}."
+        kept = _tidied(self.trials[well & proven])
+        return replace(
+            self,
+            trials=kept,
+            history=self.history[self.history["trial_id"].isin(set(kept["trial_id"]))],
+            metrics={name: metric for name, metric in self.metrics.items() if kept[name].notna().any()},
+            notes=(*self.notes, left_out),
+        )
+
+    def for_publication(self) -> Results:
+        """Without what only the owner of the data may see, unless all data are declared public.
+
+        Gone are metrics and columns computed from private data without noise, or speaking of them or of the machines that
+        worked on them; accuracies on a test set that is declared private; and the real images.
+        """
+        if self.public:
+            return self
+        test_is_private = (self.trials["test_set"] == "private").any()
+        private = [
+            metric
+            for metric in self.metrics.values()
+            if metric.private or (test_is_private and "test set" in metric.reference)
+        ]
+        secret = set(self.columns.index[self.columns["private"]]) | {metric.name for metric in private} | {"per_class"}
+        secret -= {"trial_id", "cell_id"}  # needed to tell rows apart; what is made of them must not print them
+        from_private = [name for name in self.history if name.removeprefix("metric.") in secret]
+        names = ", ".join(metric.heading for metric in private)
+        note = (
+            "The data are not declared public (`data: {public: true}`): real images, the metrics of real images"
+            + (f", the metrics {names}" if names else "")
+            + " and what tells of machines and times are left out, for no epsilon covers them."
+        )
+        return replace(
+            self,
+            trials=self.trials.drop(columns=[name for name in secret if name in self.trials]),
+            history=self.history.drop(columns=from_private),
+            attempts=self.attempts.drop(columns=[name for name in secret if name in self.attempts]),
+            real=self.real.iloc[:0],
+            metrics={name: metric for name, metric in self.metrics.items() if metric not in private},
+            notes=(*self.notes, note),
+        )
+
+    def main_metric(self, wanted: str | None = None) -> str:
+        """The metric that settings are compared by: the one wanted, else gen2real_cnn, else the first one that is free.
+
+        Raises ``ResultsError`` where no trial has the one wanted, or any.
+        """
+        if not self.metrics:
+            raise ResultsError("no trial has a metric yet; wait for one to be evaluated")
+        if wanted is not None:
+            if wanted not in self.metrics:
+                raise ResultsError(f"no trial has the metric `{wanted}`; there are {', '.join(self.metrics)}")
+            return wanted
+        free = [name for name, metric in self.metrics.items() if not metric.private]
+        return "gen2real_cnn" if "gen2real_cnn" in free else (free or list(self.metrics))[0]
+
+
+def load(results: str | Path | Sequence[str | Path]) -> Results:
+    """Read one sweep's folder, or several as one.
+
+    Trials that several folders hold count once, as the first of these has them. Parts that cannot be read are left out, with
+    a note. Raises ``ResultsError`` where there is no sweep, or one without a trial that has ended.
+    """
+    paths = [Path(results)] if isinstance(results, str | Path) else [Path(path) for path in results]
+    notes: list[str] = []
+    sweeps, read = [], []
+    for path in dict.fromkeys(path.absolute() for path in paths):
+        try:
+            found = store.read(path, samples=False, skip=notes.append)
+        except FileNotFoundError as error:
+            raise ResultsError(str(error)) from error
+        sweeps.append(SweepRecord(path=path, document=found.record, running=found.running))
+        read.append(found)
+        notes.extend(_state(sweeps[-1], found))
+    trials = pd.concat([found.trials for found in read], ignore_index=True)
+    if trials.empty:
+        running = next((sweep.running for sweep in sweeps if sweep.running), None)
+        until = f"{running} is running it: wait for a trial to end" if running else "run the sweep again"
+        raise ResultsError(f"{', '.join(map(str, paths))} has no trial that has ended; {until}")
+    again = trials["trial_id"].duplicated()
+    if again.any():
+        notes.append(f"{again.sum()} trials are in several of these folders; each counts once, as the first folder has it.")
+        trials = trials[~again]
+    trials = _typed(_filled(_in_order(trials, sweeps)), several=len({found.trials["sweep"].iloc[0] for found in read if len(found.trials)}) > 1)
+    columns = _columns()
+    metrics = {
+        name: Metric(name, row.better, bool(row.private), row.reference, row.description)
+        for name, row in columns[columns["better"] != ""].iterrows()
+        if trials[name].notna().any()
+    }
+    if len(trials) > 1 and trials["seed"].nunique() == 1:
+        notes.append("Every cell has one seed: no spread, no interval and no test can be given; `seeds: 3` or more gives them.")
+    return Results(
+        trials=trials,
+        history=_history(pd.concat([found.history for found in read], ignore_index=True), trials),
+        attempts=pd.concat([found.attempts for found in read], ignore_index=True),
+        real=pd.concat([found.real for found in read], ignore_index=True).drop_duplicates(
+            ["data_fingerprint", "evaluation_id"], ignore_index=True
+        ),
+        sweeps=tuple(sweeps),
+        metrics=metrics,
+        columns=columns.drop(columns="reference"),
+        notes=tuple(notes),
+    )
+
+
+def _state(sweep: SweepRecord, found: store.Results) -> list[str]:
+    """What is to be said of a sweep that is running, unfinished or old."""
+    notes = []
+    planned, ended = sweep.document.get("totals", {}).get("trials"), len(found.trials)
+    of = f"{ended} of {planned} trials" if planned else f"{ended} trials"
+    if sweep.running:
+        notes.append(f"{sweep.name} is still running ({sweep.running}); {of} have ended, and this shows them alone.")
+    elif planned and ended < planned:
+        notes.append(f"{sweep.name} is not complete: {of} have a row; the command that made it does what is left.")
+    old = [version for version in found.schemas if version < store.SCHEMA_VERSION]
+    if old:
+        versions = " and ".join(map(str, old))
+        notes.append(
+            f"{sweep.name} has rows of the older schema {versions} (now {store.SCHEMA_VERSION}); columns that they lack are empty."
+        )
+    if not sweep.document:
+        notes.append(f"{sweep.name} has no sweep.json: its settings and the price of choosing are not known, nor is it public.")
+    return notes
+
+
+def _in_order(trials: pd.DataFrame, sweeps: Sequence[SweepRecord]) -> pd.DataFrame:
+    """Sort trials as their sweep files list them: folders, cases, values of the axes, seeds."""
+    order: dict[str, dict[str, list[Any]]] = {}
+    for sweep in sweeps:
+        file = sweep.document.get("sweep", {})
+        listed = {"case": [case.get("name") for case in file.get("cases") or []]}
+        for axes in (file.get("axes") or {}, *(file.get("zip") or [])):
+            listed |= {name: [json.dumps(value) for value in values] for name, values in axes.items()}
+        order[sweep.name] = listed
+    names = list(order)
+
+    def place(values: Sequence[Any], value: Any) -> int:
+        return values.index(value) if value in values else len(values)
+
+    def key(row: Any) -> tuple[Any, ...]:
+        listed = order.get(row.sweep, {})
+        axes = json.loads(row.axes) if isinstance(row.axes, str) else {}
+        ranks = [place(values, json.dumps(axes.get(name))) for name, values in listed.items() if name != "case"]
+        return place(names, row.sweep), place(listed.get("case", []), row.case), ranks, row.label, row.seed
+
+    keys = {row.Index: key(row) for row in trials[["sweep", "case", "axes", "label", "seed"]].itertuples()}
+    return trials.loc[sorted(keys, key=keys.__getitem__)]
+
+
+def _filled(trials: pd.DataFrame) -> pd.DataFrame:
+    """Give trials of a sweep that did not vary an axis the value that they had; unread axes of a sweep that did stay missing."""
+    axes = [name for name in trials if name.startswith("axis.")]
+    declared = [set(json.loads(text)) if isinstance(text, str) else set() for text in trials["axes"]]
+    for axis in axes:
+        bare = axis.removeprefix("axis.")
+        source = _FROM_COLUMNS.get(bare, f"config.{bare.removeprefix('train.')}")
+        absent = [bare not in names for names in declared]
+        if any(absent) and source in trials:
+            trials[axis] = trials[axis].astype(object).where([not missing for missing in absent], trials[source])
+            trials[axis] = trials[axis].infer_objects()
+    return trials
+
+
+def _typed(trials: pd.DataFrame, *, several: bool) -> pd.DataFrame:
+    cells = trials["label"].str.replace(r" ?seed=\S+$", "", regex=True)
+    if several:  # the same words may mean other settings in another sweep
+        ambiguous = trials.groupby(cells)["cell_id"].transform("nunique") > 1
+        cells = cells.where(~ambiguous, trials["sweep"] + ": " + cells)
+    trials = trials.assign(cell=pd.Categorical(cells, categories=list(dict.fromkeys(cells))))
+    types: dict[str, Any] = {name: "category" for name in _WORDS}
+    types |= {name: "Int64" for name in _COUNTS}
+    return trials.astype(types).reset_index(drop=True)
+
+
+def _tidied(trials: pd.DataFrame) -> pd.DataFrame:
+    """Forget categories that no row has any more."""
+    words = list(trials.select_dtypes("category"))
+    return trials.assign(**{name: trials[name].cat.remove_unused_categories() for name in words}).reset_index(drop=True)
+
+
+def _history(history: pd.DataFrame, trials: pd.DataFrame) -> pd.DataFrame:
+    """The history of the trials that are there, with their cell, case and seed, and every named diagnostic a column."""
+    wide = pd.DataFrame([json.loads(text) if isinstance(text, str) else {} for text in history["metrics"]], index=history.index)
+    history = pd.concat([history.drop(columns="metrics"), wide.add_prefix("metric.")], axis=1)
+    keys = trials[["trial_id", "cell", "case", "seed"]]
+    return history.merge(keys, on="trial_id", how="inner").sort_values(["trial_id", "step"], ignore_index=True)
+
+
+def _images(parts: Sequence[pd.DataFrame], classes: Iterable[int] | None, per_class: int | None) -> pd.DataFrame:
+    if not parts:
+        return store.SAMPLES.empty_table().to_pandas()
+    images = pd.concat(parts, ignore_index=True).drop_duplicates(["trial_id", "label", "index"])
+    if classes is not None:
+        images = images[images["label"].isin(set(classes))]
+    if per_class is not None:
+        images = images[images["index"] < per_class]
+    return images.sort_values(["trial_id", "label", "index"], ignore_index=True)
+
+
+def _columns() -> pd.DataFrame:
+    """What the columns of the trials table say of themselves."""
+    rows = {}
+    for field in store.TRIALS:
+        said = {key.decode(): value.decode() for key, value in (field.metadata or {}).items()}
+        rows[field.name] = {
+            "description": said["description"],
+            "unit": said["unit"],
+            "private": said["private"] == "true",
+            "better": said.get("better", ""),
+            "reference": said.get("reference", ""),
+        }
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("name")
