@@ -1,0 +1,227 @@
+"""How every figure looks, and the three forms it leaves in: PNG and SVG on white, and SVG for a page, light or dark."""
+
+from __future__ import annotations
+
+import io
+import math
+import re
+import textwrap
+from collections.abc import Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import PlaceHolderLayoutEngine
+from matplotlib.ticker import FuncFormatter, NullFormatter
+
+WIDTH = 6.5
+"""Inches: the text width of a page. No text is smaller than ``TEXT`` points at this width."""
+TEXT = 8
+
+# What `inline` replaces by CSS variables, so that one figure is legible on light and dark paper.
+INK, MUTED, RULE, PAPER = "#1a1a1a", "#666666", "#dcdcdc", "#ffffff"
+VARIABLES = {INK: "--ink", MUTED: "--muted", RULE: "--line", PAPER: "--paper"}
+# Numbers on a coloured cell keep their colour on any paper, so these differ from the four above.
+ON_DARK, ON_LIGHT = "#fdfdfd", "#0b0b0b"
+
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", INK)
+"""Okabe and Ito, 2008: told apart by the colour-blind. Their yellow is left out, it cannot be seen on white."""
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">")
+DASHES = ("-", "--", ":")
+
+HEATMAP = "viridis"
+"""Perceptually uniform, and it rises in lightness: the better end is the lighter one."""
+
+STYLE: dict[str, Any] = {
+    "font.family": "DejaVu Sans",  # comes with matplotlib, so a figure is the same on every machine
+    "font.size": TEXT,
+    "axes.titlesize": TEXT,
+    "axes.titlelocation": "left",
+    "axes.labelsize": TEXT,
+    "legend.fontsize": TEXT,
+    "xtick.labelsize": TEXT,
+    "ytick.labelsize": TEXT,
+    "text.color": INK,
+    "axes.titlecolor": INK,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": MUTED,
+    "axes.facecolor": "none",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.formatter.useoffset": False,
+    "grid.color": RULE,
+    "grid.linewidth": 0.6,
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "figure.facecolor": PAPER,
+    "lines.linewidth": 1.4,
+    "lines.markersize": 4.5,
+    "legend.frameon": False,
+    "legend.borderaxespad": 0.2,
+    "legend.handlelength": 2.4,
+    "svg.fonttype": "none",  # letters stay letters: small, searchable, read aloud
+    "svg.hashsalt": "dpsweep",  # the same figure gives the same bytes
+}
+
+styled = matplotlib.rc_context(STYLE)
+"""Decorator of functions that draw: the style holds inside them and nowhere else."""
+
+
+def panels(count: int, columns: int, height: float, width: float = WIDTH, **options: Any) -> tuple[Figure, list[Axes]]:
+    """A figure of ``count`` panels of ``height`` inches in rows of at most ``columns``."""
+    columns = max(1, min(columns, count))
+    rows = max(1, math.ceil(count / columns))
+    figure = Figure(figsize=(width, rows * height), layout="constrained")
+    figure.get_layout_engine().set(w_pad=0.06, h_pad=0.06)  # type: ignore[call-arg, union-attr]
+    axes = list(figure.subplots(rows, columns, squeeze=False, **options).flat)
+    for spare in axes[count:]:
+        spare.remove()
+    return figure, axes[:count]
+
+
+def look(number: int) -> dict[str, Any]:
+    """Colour, marker and dash of the ``number``-th series: no two of the first 63 agree in both colour and marker."""
+    turn = number // len(COLOURS)
+    return {
+        "color": COLOURS[number % len(COLOURS)],
+        "marker": MARKERS[(number + turn) % len(MARKERS)],
+        "linestyle": DASHES[turn % len(DASHES)],
+    }
+
+
+def caption(figure: Figure, *sentences: str) -> None:
+    """What the marks mean, in small words under the plot; the figure grows by the lines that it takes."""
+    width, height = figure.get_size_inches()
+    lines = textwrap.wrap(" ".join(sentence for sentence in sentences if sentence), characters(width - 0.2))
+    figure.set_size_inches(width, height + len(lines) * line_height())
+    figure.supxlabel("\n".join(lines), x=0.01, ha="left", fontsize=TEXT, color=MUTED)
+
+
+def legend(figure: Figure, handles: Sequence[Any], labels: Sequence[str], title: str | None = None) -> None:
+    """A legend above the plot in as many columns as fit; the figure grows by the lines that it takes."""
+    width, height = figure.get_size_inches()
+    labels = [textwrap.fill(label, characters(width - 0.8)) for label in labels]
+    longest = max(len(line) for label in labels for line in label.splitlines() or [""])
+    columns = max(1, min(len(labels), int(characters(width) / (longest + 9))))
+    lines = sum(label.count("\n") + 1 for label in labels[: math.ceil(len(labels) / columns)]) + (title is not None)
+    figure.set_size_inches(width, height + (lines + 0.5) * line_height())
+    figure.legend(
+        handles, labels, loc="outside upper left", ncols=columns, title=title, alignment="left", columnspacing=1.2,
+        title_fontsize=TEXT,
+    )  # fmt: skip
+
+
+def characters(inches: float) -> int:
+    """Letters of the figures' text that fit in a line; a mean letter is 0.57 of the letters' size wide."""
+    return max(8, int(inches * 72 / (0.57 * TEXT)))
+
+
+def line_height() -> float:
+    """Inches."""
+    return 1.25 * TEXT / 72
+
+
+def wrapped(text: str, inches: float) -> str:
+    """``text`` in lines that fit ``inches``, broken at spaces and, where a word is longer, inside it."""
+    return textwrap.fill(text, characters(inches))
+
+
+def shortened(labels: Sequence[str]) -> list[str]:
+    """The labels without the words that all of them share; as they are where that would leave one empty.
+
+    >>> shortened(["paper noise=0 steps=20", "paper noise=1 steps=20"])
+    ['noise=0', 'noise=1']
+    """
+    words = [label.split() for label in labels]
+    shared = set(words[0]).intersection(*words[1:]) if len(words) > 1 else set()
+    kept = [" ".join(word for word in label if word not in shared) for label in words]
+    return kept if all(kept) else list(labels)
+
+
+def plain(value: Any) -> str:
+    """A setting as people write it.
+
+    >>> plain(0.10), plain(3.0), plain(1e-05), plain("none"), plain(None)
+    ('0.1', '3', '1e-05', 'none', 'not set')
+    """
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return "not set"
+    return f"{value:g}" if isinstance(value, (float, np.floating)) else str(value)
+
+
+def spread_over_decades(values: Sequence[float]) -> bool:
+    """Whether an axis of these values should be logarithmic: all above 0, the largest more than 100 times the least."""
+    finite = [value for value in values if math.isfinite(value)]
+    return bool(finite) and min(finite) > 0 and max(finite) > 100 * min(finite)
+
+
+def logarithmic(axes: Axes, which: str) -> None:
+    """A logarithmic axis whose ticks read 0.1, 1, 10; with less than a decade to show, 2 and 5 too."""
+    axis = axes.xaxis if which == "x" else axes.yaxis
+    (axes.set_xscale if which == "x" else axes.set_yscale)("log")
+    low, high = axis.get_view_interval()
+    few = math.floor(math.log10(high)) - math.ceil(math.log10(low)) < 2
+    axis.set_major_locator(matplotlib.ticker.LogLocator(10, subs=(1, 2, 5) if few else (1,)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(NullFormatter())
+
+
+def save(figure: Figure, folder: str | Path, name: str) -> list[Path]:
+    """Write ``figure`` as ``folder/name.png`` (200 dots an inch) and ``folder/name.svg``, both on white; return the paths."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    png, svg = folder / f"{name}.png", folder / f"{name}.svg"
+    _lay_out(figure)
+    with matplotlib.rc_context(STYLE):
+        figure.savefig(png, dpi=200, metadata={"Software": None})
+    svg.write_text(_svg(figure, transparent=False), encoding="utf-8")
+    return [png, svg]
+
+
+def inline(figure: Figure, name: str, title: str, description: str = "") -> str:
+    """``figure`` as an SVG element for a page.
+
+    Its ids begin with ``name``, so that figures of several names can stand in one page. The background is transparent; ink,
+    muted ink, rules and paper are the CSS variables ``--ink``, ``--muted``, ``--line`` and ``--paper`` where the page sets
+    them. Screen readers read ``title`` and ``description``. The same figure gives the same text.
+    """
+    _lay_out(figure)
+    text = _svg(figure, transparent=True)
+    text = text[text.index("<svg") :]
+    text = re.sub(r'\bid="([^"]+)"', rf'id="{name}-\1"', text)
+    text = re.sub(r'(url\(|href=")#', rf"\1#{name}-", text)
+    text = re.sub(r"(font: (?:[\w.]+ )*[\d.]+px) [^;\"]*", r"\1 system-ui, sans-serif", text)
+    for colour, variable in VARIABLES.items():
+        text = text.replace(colour, f"var({variable}, {colour})")
+    words = f'<title id="{name}-title">{escape(title)}</title>'
+    labelled = f"{name}-title"
+    if description:
+        words += f'<desc id="{name}-description">{escape(description)}</desc>'
+        labelled += f" {name}-description"
+    head, rest = text.split(">", 1)
+    return f'{head} role="img" aria-labelledby="{labelled}">{words}{rest}'
+
+
+def _lay_out(figure: Figure) -> None:
+    """Let the layout engine place everything once; drawing again, in another form, then takes a third of the time."""
+    if not isinstance(figure.get_layout_engine(), (PlaceHolderLayoutEngine, type(None))):
+        with matplotlib.rc_context(STYLE):
+            figure.draw_without_rendering()
+        figure.set_layout_engine("none")
+
+
+def _svg(figure: Figure, *, transparent: bool) -> str:
+    out = io.StringIO()
+    with matplotlib.rc_context(STYLE):
+        figure.savefig(
+            out, format="svg", transparent=transparent, metadata=dict.fromkeys(("Creator", "Date", "Format", "Type"))
+        )
+    return out.getvalue()
