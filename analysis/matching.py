@@ -1,0 +1,214 @@
+"""Which cells of two sweeps are alike: the same case and the same values of all that either sweep varies."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from .results import Results, SweepRecord, load
+
+Key = tuple[Any, ...]
+
+_SECTIONS = ("data", "privacy", "evaluate", "checkpoint", "resources")
+_COLUMN_OF_LEAF = {
+    "epsilon": "target_epsilon",
+    "noise_multiplier": "noise_multiplier",
+    "delta": "delta",
+    "accountant": "accountant",
+    "neighbours": "neighbours",
+    "size": "data_size",
+    "samples": "evaluation_samples",
+}
+"""Where a trial of a sweep that does not vary a setting outside ``train`` says what it had, by the setting's last word."""
+_APART = ("case", "method", "method_version", "data_source", "data_size", "data_shape", *_COLUMN_OF_LEAF.values())
+
+
+@dataclass(frozen=True)
+class Side:
+    """One of two sweeps: all that it has, and what of it may be shown."""
+
+    results: Results
+    shown: Results
+    record: SweepRecord
+
+    @classmethod
+    def of(cls, path: str | Path) -> Side:
+        """The sweep in a folder. Raises ``ResultsError`` where no trial has ended."""
+        results = load(path)
+        return cls(results, results.for_publication(), results.sweeps[0])
+
+    @property
+    def trials(self) -> pd.DataFrame:
+        return self.results.trials
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The resolved sweep file by dotted keys; empty where ``sweep.json`` is missing."""
+        return _flatten(self.record.document.get("sweep", {}))
+
+    def axes(self) -> list[str]:
+        """The settings that the sweep varies, each by one name: files may say `train.critic.kind`, `critic.kind` or `kind`."""
+        axes = self.trials.filter(regex=r"^axis\.").dropna(axis="columns", how="all")
+        return list(dict.fromkeys(self._setting(name.removeprefix("axis.")) for name in axes))
+
+    def _setting(self, axis: str) -> str:
+        name = axis.removeprefix("train.")
+        if f"config.{name}" in self.trials or "." in name:
+            return name
+        inner = [column.removeprefix("config.") for column in self.trials.filter(regex=rf"^config\..*\.{re.escape(name)}$")]
+        file = self.record.document.get("sweep", {})
+        outer = [f"{section}.{name}" for section in _SECTIONS if name in file.get(section, {})]
+        return inner[0] if len(inner) == 1 else next(iter(outer), name)
+
+    def values(self, setting: str) -> list[Any]:
+        """What every trial has for a setting, None where nothing says it.
+
+        A method's ``Config`` resets what nothing reads, so that for settings under ``train`` its columns, and not the axes,
+        say which cells are alike.
+        """
+        for column in (f"config.{setting}", setting):
+            if column in self.trials:
+                return plain(self.trials[column])
+        missing = [None] * len(self.trials)
+        leaf = setting.rpartition(".")[2]
+        axis = next((name for name in (f"axis.{setting}", f"axis.{leaf}") if name in self.trials), None)
+        own = plain(self.trials[axis]) if axis else missing
+        spent = _COLUMN_OF_LEAF.get(leaf)
+        whole = plain(self.trials[spent]) if spent else [_hashable(self.settings.get(setting))] * len(own)
+        return [other if value is None else value for value, other in zip(own, whole, strict=True)]
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A cell that both sweeps have: its trials on either side, indexed by seed."""
+
+    name: str
+    a: pd.DataFrame
+    b: pd.DataFrame
+
+    @property
+    def seeds(self) -> pd.Index:
+        """Those that both sides have."""
+        return self.a.index.intersection(self.b.index)
+
+    def same(self, columns: Iterable[str]) -> tuple[set[str], set[str]]:
+        """Ids of trials that are one run found in both folders (``columns`` agree), and of those run once on each side."""
+        same: set[str] = set()
+        again: set[str] = set()
+        for seed in self.seeds:
+            a, b = self.a.loc[seed], self.b.loc[seed]
+            if a["trial_id"] == b["trial_id"]:
+                equal = all(a[name] == b[name] or (pd.isna(a[name]) and pd.isna(b[name])) for name in columns)
+                (same if equal else again).add(str(a["trial_id"]))
+        return same, again
+
+
+@dataclass(frozen=True)
+class Match:
+    pairs: list[Pair]
+    only_a: list[str]
+    only_b: list[str]
+    factors: list[str]
+    """The settings that a cell was found by."""
+
+
+def match(a: Side, b: Side) -> Match:
+    """The cells of two sweeps, side by side. What changed for a whole sweep does not keep its cells from finding each other."""
+    factors = _factors(a, b)
+    of_a, of_b = _cells(a, factors), _cells(b, factors)
+    varies = [len({key[place] for key in (*of_a, *of_b)}) > 1 for place in range(len(factors))]
+
+    def name(key: Key) -> str:
+        """Its label where both call it the same, else all that varies in either."""
+        own = _label(of_a[key])
+        words = [_spelled(*word) for word, shown in zip(zip(factors, key, strict=True), varies, strict=True) if shown]
+        return own if own == _label(of_b[key]) else " ".join(words) or own
+
+    return Match(
+        [Pair(name(key), of_a[key].set_index("seed"), of_b[key].set_index("seed")) for key in of_a if key in of_b],
+        [_label(of_a[key]) for key in of_a if key not in of_b],
+        [_label(of_b[key]) for key in of_b if key not in of_a],
+        factors,
+    )
+
+
+def _factors(a: Side, b: Side) -> list[str]:
+    factors = list(dict.fromkeys([*a.axes(), *b.axes()]))
+    if a.trials["case"].nunique() > 1 or b.trials["case"].nunique() > 1:
+        factors.insert(0, "case")
+    for side in (a, b):  # a folder may hold cells of several versions of its file
+        factors += _untold(side, factors)
+    return [*factors, "cell_id"] if any(_mixed(side, factors) for side in (a, b)) else factors
+
+
+def _cells(side: Side, factors: Sequence[str]) -> dict[Key, pd.DataFrame]:
+    """The trials a cell, in the order of the table."""
+    columns = [side.values(name) for name in factors]
+    places: dict[Key, list[int]] = {}
+    for place in range(len(side.trials)):
+        places.setdefault(tuple(column[place] for column in columns), []).append(place)
+    return {key: side.trials.iloc[rows] for key, rows in places.items()}
+
+
+def _mixed(side: Side, factors: Sequence[str]) -> list[pd.DataFrame]:
+    """What ``factors`` take for one cell and is several."""
+    return [cell for cell in _cells(side, factors).values() if cell["cell_id"].nunique() > 1]
+
+
+def _untold(side: Side, factors: Sequence[str]) -> list[str]:
+    """Settings beyond ``factors`` that tell such cells apart."""
+    mixed = _mixed(side, factors)
+    columns = [*_APART, *(column for column in side.trials if column.startswith("config."))] if mixed else []
+    differ = [column.removeprefix("config.") for column in columns if any(len(set(plain(cell[column]))) > 1 for cell in mixed)]
+    return [name for name in differ if name not in factors]
+
+
+def _label(cell: pd.DataFrame) -> str:
+    return str(cell["label"].iloc[0]).rpartition(" seed=")[0] or str(cell["case"].iloc[0])
+
+
+def _spelled(name: str, value: Any) -> str:
+    return word(value) if name == "case" else f"{name}={word(value)}"
+
+
+def _flatten(document: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Dotted keys, cases by their names, axes that go in step by theirs; what has no value is left out."""
+    flat: dict[str, Any] = {}
+    for key, value in document.items():
+        if key == "cases" and isinstance(value, list):
+            value = {case.get("name") or case.get("method"): case for case in value}
+        elif key == "zip":
+            value = {name: values for group in value for name, values in group.items()}
+        if isinstance(value, Mapping):
+            flat |= _flatten(value, f"{prefix}{key}.")
+        elif value is not None and value != []:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def _hashable(value: Any) -> Any:
+    return json.dumps(value) if isinstance(value, list | dict) else value
+
+
+def plain(values: pd.Series) -> list[Any]:
+    """Python values that hash and compare; None for what is missing."""
+    found = (value.tolist() if isinstance(value, np.ndarray | np.generic) else value for value in values.astype(object))
+    return [None if not isinstance(value, list) and pd.isna(value) else _hashable(value) for value in found]
+
+
+def word(value: Any) -> str:
+    """A value as a table shows it."""
+    if value is None:
+        return "-"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name}: {word(one)}" for name, one in value.items())
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(word(one) for one in value)}]"
+    return f"{value:g}" if isinstance(value, float) else str(value)
