@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pandas as pd
 
+# ruff: noqa: RUF001 (typographic signs are what this module writes)
+
 BEST, BETTER, WORSE = "★", "▲", "▼"
 """Marks of a number: the best of its column; better or worse than the base row by a test that the notes name."""
 
@@ -68,18 +70,12 @@ class Table:
     def latex(self) -> str:
         r"""A ``table`` with caption, booktabs ``tabular`` and notes; the document needs ``\usepackage{booktabs}`` alone."""
         rows = [[_escaped(cell, _LATEX) for cell in row] for row in self._rows()]
-        frame = pd.DataFrame(rows[1:], columns=rows[0])
-        frame.columns = pd.Index(rows[0])
-        style = frame.reset_index(drop=True).style.hide(axis="index")
+        style = pd.DataFrame(rows[1:], columns=rows[0]).style.hide(axis="index")
         tabular = style.to_latex(hrules=True, column_format="".join("r" if right else "l" for right in self._numeric()))
         notes = [rf"{_escaped(note, _LATEX)}\par" for note in self.notes]
         block = [r"\par\smallskip", r"\begin{minipage}{\linewidth}\footnotesize", *notes, r"\end{minipage}"] if notes else []
-        return "\n".join(
-            [
-                *(r"\begin{table}", r"\centering", rf"\caption{{{_escaped(self.title, _LATEX)}}}", rf"\label{{tab:{self.name}}}"),
-                *(tabular.rstrip("\n"), *block, r"\end{table}", ""),
-            ]
-        )
+        head = [r"\begin{table}", r"\centering", rf"\caption{{{_escaped(self.title, _LATEX)}}}", rf"\label{{tab:{self.name}}}"]
+        return "\n".join([*head, tabular.rstrip("\n"), *block, r"\end{table}", ""])
 
     def write(self, folder: Path) -> list[Path]:
         """Write ``name.csv`` (``data``), ``name.md`` and ``name.tex`` (``shown``) into ``folder``; return their paths."""
@@ -93,7 +89,7 @@ class Table:
     def _rows(self) -> list[list[str]]:
         """Headings, then cells; what is empty or missing becomes a dash."""
         cells = self.shown.astype(object).where(self.shown.notna(), "")
-        return [[str(name) for name in self.shown.columns], *([str(cell) or NOTHING for cell in row] for row in cells.to_numpy())]
+        return [[str(name) for name in cells], *([str(cell) or NOTHING for cell in row] for row in cells.to_numpy())]
 
     def _numeric(self) -> list[bool]:
         """Which columns hold numbers (and nothing else but dashes): they are set flush right."""
@@ -108,18 +104,15 @@ def _escaped(text: str, replacements: Mapping[str, str]) -> str:
     return "".join(replacements.get(character, character) for character in text)
 
 
-def decimals(text: str) -> int:
-    """Digits after the point: ``decimals("0.71") == 2``."""
-    return len(text.partition(".")[2])
-
-
 def mean_and_spread(text: str, sd: float, n: int) -> str:
     """``text`` of a mean, and its standard deviation to as many digits where there are two values or more.
 
     >>> mean_and_spread("0.712", 0.01312, 3), mean_and_spread("0.712", math.nan, 1)
     ('0.712 ± 0.013', '0.712')
     """
-    return f"{text} ± {sd:.{decimals(text)}f}" if n > 1 and math.isfinite(sd) else text
+    if n < 2 or not math.isfinite(sd):
+        return text
+    return f"{text} ± {sd:.3g}" if "e" in text else f"{text} ± {sd:.{len(text.partition('.')[2])}f}"
 
 
 def epsilon_text(epsilon: float | None) -> str:
