@@ -25,7 +25,16 @@ def contact_sheet(
     real: Column | None = None,
     class_names: Sequence[str] | None = None,
 ) -> None:
-    """Write the sheet of ``columns`` to ``path`` as PNG.
+    """Write the ``sheet`` of ``columns`` to ``path`` as PNG."""
+    picture = sheet(columns, title, real, class_names)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    picture.save(path, format="PNG")
+
+
+def sheet(
+    columns: Sequence[Column], title: str, real: Column | None = None, class_names: Sequence[str] | None = None
+) -> Image.Image:
+    """The sheet of ``columns``.
 
     A column is a heading (label and epsilon, wrapped to the column) and its images a class. An image is [H, W], [C, H, W] or
     [H, W, C] with C of 1 or 3, uint8, or float in [0, 1]; several of a class are laid out in a square. ``real`` goes first,
@@ -54,19 +63,19 @@ def contact_sheet(
     size = max(max(image.shape[:2]) for image in every)
     scale = max(1, round((84 if sum(across) <= 8 else 56) / size))
     pitch = size * scale + _SEAM
-    text, bold = _font("DejaVuSans.ttf", _TEXT), _font("DejaVuSans-Bold.ttf", _TITLE)
+    text, bold = font("DejaVuSans.ttf", _TEXT), font("DejaVuSans-Bold.ttf", _TITLE)
     widths = [max(144, count * pitch - _SEAM) for count in across]
-    headings = [_wrap(heading, text, width) for (heading, _), width in zip(shown, widths, strict=True)]
+    headings = [wrap(heading, text, width) for (heading, _), width in zip(shown, widths, strict=True)]
 
     left = _MARGIN + int(max((text.getlength(name) for name in names), default=0)) + _GAP
     width = left + sum(widths) + _GAP * (len(widths) - 1) + (_GAP if real else 0) + _MARGIN
-    title_lines = _wrap(title, bold, width - 2 * _MARGIN)
+    title_lines = wrap(title, bold, width - 2 * _MARGIN)
     top = _MARGIN + len(title_lines) * (_TITLE + 6) + _GAP
     body = top + max(len(lines) for lines in headings) * (_TEXT + 4) + _GAP
     height = body + sum(count * pitch - _SEAM + _GAP for count in down) + _MARGIN - _GAP
 
-    sheet = Image.new("RGB", (width, height), _PAPER)
-    draw = ImageDraw.Draw(sheet)
+    picture = Image.new("RGB", (width, height), _PAPER)
+    draw = ImageDraw.Draw(picture)
     draw.multiline_text((_MARGIN, _MARGIN), "\n".join(title_lines), _INK, bold, spacing=6)
     y = body
     for row in range(rows):
@@ -77,7 +86,7 @@ def contact_sheet(
             if by_class[row]:
                 for place, image in enumerate(by_class[row]):
                     corner = (x + place % across[index] * pitch, y + place // across[index] * pitch)
-                    sheet.paste(_enlarged(image, scale), corner)
+                    picture.paste(_enlarged(image, scale), corner)
             else:
                 draw.rectangle((x, y, x + across[index] * pitch - _SEAM - 1, y + down[row] * pitch - _SEAM - 1), _EMPTY)
             x += widths[index] + _GAP + (_GAP if real and index == 0 else 0)
@@ -88,8 +97,7 @@ def contact_sheet(
         x += widths[index] + _GAP + (_GAP if real and index == 0 else 0)
     if real:
         draw.line((left + widths[0] + _GAP, top, left + widths[0] + _GAP, height - _MARGIN), _RULE)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    sheet.save(path, format="PNG")
+    return picture
 
 
 def _rgb(image: np.ndarray) -> np.ndarray:
@@ -117,14 +125,14 @@ def _enlarged(image: np.ndarray, scale: int) -> Image.Image:
     return picture.resize((picture.width * scale, picture.height * scale), Image.Resampling.NEAREST)
 
 
-def _font(name: str, size: int) -> ImageFont.FreeTypeFont:
+def font(name: str, size: int) -> ImageFont.FreeTypeFont:
     """A font that comes with matplotlib: the same on every machine, with the letters of labels in most languages."""
     import matplotlib
 
     return ImageFont.truetype(str(Path(matplotlib.get_data_path(), "fonts", "ttf", name)), size)
 
 
-def _wrap(words: str, font: ImageFont.FreeTypeFont, width: float) -> list[str]:
+def wrap(words: str, font: ImageFont.FreeTypeFont, width: float) -> list[str]:
     """Lines of at most ``width`` pixels, broken at spaces where there are any, and at line breaks."""
     lines: list[str] = []
     for paragraph in words.splitlines() or [""]:
