@@ -21,7 +21,7 @@ class Estimates:
         if any(folders.table("trials").glob("*.parquet")):
             from . import store
 
-            table = store.read_table("trials", store.committed_parts(folders)["trials"]).select(COLUMNS)
+            table = store.read_committed(folders, "trials").select(COLUMNS)
             for row in table.to_pylist():
                 if row["status"] == "completed" and row["evaluate_seconds"]:
                     measured.setdefault(row["cell_id"], []).append(row)

@@ -47,6 +47,11 @@ class Folders:
         return self.sweep / "logs"
 
     @property
+    def compacted(self) -> Path:
+        """One file a table with the parts that counted at the end of the last command: a copy that is quick to read."""
+        return self.sweep / "compacted"
+
+    @property
     def real_samples(self) -> Path:
         """Real test images beside the generated ones, where the data are declared public."""
         return self.sweep / "real_samples"

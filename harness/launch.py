@@ -69,10 +69,10 @@ def run_launch(plan: Plan, path: Path, executor: Executor, on_event: Callable[[E
 
 
 def finish(plan: Plan) -> None:
-    """Move parts that do not count out of the table folders and compact the attempts. The lock holder calls it."""
+    """Move parts that do not count out of the table folders and compact the tables. The lock holder calls it."""
     close_orphans(plan.folders)
     store.tidy(plan.folders)
-    store.compact_attempts(plan.folders)
+    store.compact(plan.folders)
     shutil.rmtree(plan.folders.scratch, ignore_errors=True)  # what killed processes left: nothing of this sweep runs now
 
 

@@ -135,7 +135,7 @@ def status_document(plan: Plan) -> dict[str, Any]:
     from . import store
 
     attempts = read_attempts(plan.folders)
-    rows = _rows(plan, store.committed_parts(plan.folders))
+    rows = _rows(plan)
     trials = []
     for trial in plan.trials:
         records = attempts.get(trial.trial_id, [])
@@ -257,12 +257,12 @@ def real_label(real: Mapping[str, Any], among: Sequence[Mapping[str, Any]]) -> s
     return f"real images ({real['n']:,})" + (f" of {real['data_source']}" if several else "")
 
 
-def _rows(plan: Plan, parts: Mapping[str, Sequence[Path]]) -> dict[str, dict[str, Any]]:
+def _rows(plan: Plan) -> dict[str, dict[str, Any]]:
     """Trial id -> row of the trials table, of the plan's trials that have one."""
     from . import store
 
     ids = {trial.trial_id for trial in plan.trials}
-    table = store.read_table("trials", parts["trials"])
+    table = store.read_committed(plan.folders, "trials")
     return {row["trial_id"]: row for row in table.to_pylist() if row["trial_id"] in ids}
 
 
@@ -312,8 +312,7 @@ def print_results(plan: Plan, console: Console) -> None:
     from .pictures import write_contact_sheet
     from .progress import summary
 
-    parts = store.committed_parts(plan.folders)
-    rows = _rows(plan, parts)
+    rows = _rows(plan)
     ids = [trial.trial_id for trial in plan.trials]
     shown = []
     for trial in plan.trials:

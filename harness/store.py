@@ -121,9 +121,50 @@ def tidy(folders: Folders) -> int:
     return moved
 
 
-def compact_attempts(folders: Folders) -> None:
-    """Write ``attempts/attempts.parquet`` from the attempts' records."""
-    write_part(folders, "attempts", "attempts", _attempt_rows(read_attempts(folders)))
+COMPACTED = ("trials", "history")
+"""Tables that are copied into one file at the end of a command: a thousand small ones take seconds to read."""
+
+
+def compact(folders: Folders) -> None:
+    """Write the attempts as a table, and the parts of ``COMPACTED`` that count as one file each. The lock holder calls it.
+
+    The copy says which parts it is made of: readers take those from it and the others from their own files.
+    """
+    attempts = read_attempts(folders)
+    write_part(folders, "attempts", "attempts", _attempt_rows(attempts))
+    parts = _committed(folders, attempts)
+    for table in COMPACTED:
+        pieces = zip(parts[table], _pieces(table, parts[table], None, folders), strict=True)
+        current = {path.name: piece for path, piece in pieces if _version(piece) == SCHEMA_VERSION}
+        names = json.dumps([[name, len(piece)] for name, piece in current.items()])
+        whole = _joined(table, list(current.values()))
+        temporary = folders.temporary()
+        pq.write_table(
+            whole.replace_schema_metadata({**whole.schema.metadata, _PARTS: names.encode()}), temporary, compression="zstd"
+        )
+        folders.compacted.mkdir(exist_ok=True)
+        temporary.replace(folders.compacted / f"{table}.parquet")
+
+
+_PARTS = b"dpsweep.parts"
+
+
+def _copies(table: str, folders: Folders) -> dict[str, pa.Table]:
+    """Parts by their names, from the table's compacted copy; none where there is no copy of this schema."""
+    path = folders.compacted / f"{table}.parquet"
+    if not path.exists():
+        return {}
+    try:
+        whole = pq.ParquetFile(path).read(use_threads=False)
+    except (OSError, pa.ArrowInvalid):
+        return {}  # the parts themselves are there
+    if _version(whole) != SCHEMA_VERSION:
+        return {}
+    copies, start = {}, 0
+    for name, rows in json.loads(whole.schema.metadata[_PARTS]):
+        copies[name] = whole.slice(start, rows)
+        start += rows
+    return copies
 
 
 def _attempt_rows(attempts: Mapping[str, Sequence[AttemptRecord]]) -> list[dict[str, Any]]:
@@ -171,7 +212,7 @@ def read(results: str | Path, *, samples: bool = True, skip: Skip | None = None)
     folders = folders_of(results)
     attempts = read_attempts(folders)
     parts = _committed(folders, attempts)
-    pieces = _pieces("trials", parts["trials"], skip)
+    pieces = _pieces("trials", parts["trials"], skip, folders)
     trials = _joined("trials", pieces).to_pandas()
     import pandas as pd
 
@@ -181,7 +222,7 @@ def read(results: str | Path, *, samples: bool = True, skip: Skip | None = None)
     return Results(
         trials=_widen(_widen(trials, "config", "config"), "axes", "axis"),
         real=real.astype(dict.fromkeys(METRICS, float)),
-        history=_joined("history", _pieces("history", parts["history"], skip)).to_pandas(),
+        history=_joined("history", _pieces("history", parts["history"], skip, folders)).to_pandas(),
         samples=_joined("samples", _pieces("samples", parts["samples"] if samples else [], skip)).to_pandas(),
         attempts=pa.Table.from_pylist(_attempt_rows(attempts), schema=ATTEMPTS).to_pandas(),
         record=json.loads(record.read_text()) if record.exists() else {},
@@ -236,16 +277,23 @@ def folders_of(results: str | Path) -> Folders:
     return folders
 
 
+def read_committed(folders: Folders, table: str) -> pa.Table:
+    """The parts of a table that count; raises as ``read_table`` does."""
+    return _joined(table, _pieces(table, committed_parts(folders)[table], None, folders))
+
+
 def read_table(table: str, paths: Sequence[Path]) -> pa.Table:
     """The given parts of a table as one; no parts give an empty table. Refuses parts of a newer schema than this one."""
     return _joined(table, _pieces(table, paths, None))
 
 
-def _pieces(table: str, paths: Sequence[Path], skip: Skip | None) -> list[pa.Table]:
+def _pieces(table: str, paths: Sequence[Path], skip: Skip | None, folders: Folders | None = None) -> list[pa.Table]:
+    """The parts at ``paths``; with ``folders`` from its compacted copy as far as that has them."""
+    copies = _copies(table, folders) if folders else {}
     pieces = []
     for path in paths:
         try:
-            pieces.append(_piece(path))
+            pieces.append(copies[path.name] if path.name in copies else _piece(path))
         except LedgerError as error:
             if skip is None:
                 raise

@@ -6,6 +6,7 @@ import hashlib
 import json
 from pathlib import Path
 
+import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
@@ -51,7 +52,7 @@ def test_the_latest_closed_attempt_counts_and_superseded_parts_are_set_aside(fol
     first = commit(folders, "a", gen2real_cnn=0.1)
     second = commit(folders, "a", gen2real_cnn=0.2)
     store.write_part(folders, "trials", "a.3", [{"trial_id": "a", "gen2real_cnn": 0.9}])  # of an attempt that never ended
-    store.compact_attempts(folders)
+    store.compact(folders)
     assert list(store.read(folders.sweep).trials.gen2real_cnn) == [0.2]
     assert store.tidy(folders) == 2
     assert [path.stem for path in folders.table("trials").glob("*.parquet")] == [second]
@@ -122,3 +123,24 @@ def test_an_empty_sweep_reads_as_empty_frames_with_all_columns(folders: Folders)
     assert set(store.TRIALS.names) <= set(results.trials.columns)
     assert len(results.real) == 0
     assert set(METRICS) <= set(results.real.columns)
+
+
+def test_a_compacted_copy_reads_like_the_parts(folders: Folders) -> None:
+    """The copy serves the parts that it is made of, whatever becomes of their files; newer ones come from their own."""
+    first = commit(folders, "a", gen2real_cnn=0.1)
+    commit(folders, "b", gen2real_cnn=0.2)
+    before = store.read(folders.sweep).trials
+    store.compact(folders)
+    pd.testing.assert_frame_equal(store.read(folders.sweep).trials, before)
+    (folders.table("trials") / f"{first}.parquet").unlink()
+    commit(folders, "b", gen2real_cnn=0.3)
+    commit(folders, "c", gen2real_cnn=0.4)
+    found = store.read(folders.sweep).trials.set_index("trial_id").gen2real_cnn
+    assert found.to_dict() == {"a": 0.1, "b": 0.3, "c": 0.4}
+    (folders.compacted / "trials.parquet").write_bytes(b"half a file")
+    with pytest.raises(LedgerError, match=first):
+        store.read(folders.sweep)
+    sentences: list[str] = []
+    assert set(store.read(folders.sweep, skip=sentences.append).trials.trial_id) == {"b", "c"}
+    assert len(sentences) == 1
+    assert first in sentences[0]
