@@ -1,17 +1,21 @@
 # make quickstart   four small trials on scikit-learn's digits, with tables and a picture
-# make test         every test but those marked cluster or browser
+# make test         every test but those marked browser
+# make test-browser the report's page in a headless Chromium (Debian, Ubuntu: apt-get install chromium)
 # make lint         ruff and mypy
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 INSTALLED := .venv/installed
 
-.PHONY: quickstart test lint clean
+.PHONY: quickstart test test-browser lint clean
 
 quickstart: $(INSTALLED)
 	$(BIN)/python -m harness.sweep sweeps/quickstart.yaml
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile --durations=10
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile --durations=10 -m "not browser"
+
+test-browser: $(INSTALLED)
+	$(BIN)/python -m pytest -q -m browser tests/browser
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -70,6 +70,18 @@ def test_planning_stays_light(path: Path) -> None:
     assert not roots(imports(path, top_level_only=True)) & HEAVY
 
 
+@pytest.mark.parametrize("path", modules("analysis"), ids=str)
+def test_the_analysis_reads_tables_and_nothing_else_of_ours(path: Path) -> None:
+    ours = {name for name in imports(path) if roots({name}) & {"harness", "trainables", "slurm"}}
+    assert not {name for name in ours if not name.startswith(("harness.store", "harness.contact_sheet"))} - {"harness"}
+    assert not roots(imports(path)) & {"torch", "torchvision", "ray", "dp_accounting", "sklearn"}
+
+
+@pytest.mark.parametrize("path", [*modules("harness"), *modules("trainables"), *modules("slurm")], ids=str)
+def test_nobody_knows_the_analysis(path: Path) -> None:
+    assert "analysis" not in roots(imports(path))
+
+
 @pytest.mark.parametrize("path", modules("harness"), ids=str)
 def test_the_harness_does_not_know_what_a_generator_is(path: Path) -> None:
     rooms = tuple(f"trainables.{name}" for name in (*METHODS, "sharded_gan", "networks"))
@@ -85,7 +97,7 @@ def test_privacy_noise_and_secret_draws_have_one_room(path: Path) -> None:
         assert "secrets" not in roots(imports(path)) or path.parts[-2] == "harness", "secrets may make tokens, not draws"
 
 
-@pytest.mark.parametrize("path", [*modules("harness"), *modules("trainables")], ids=str)
+@pytest.mark.parametrize("path", [*modules("harness"), *modules("trainables"), *modules("analysis")], ids=str)
 def test_packages_are_marked_by_empty_files(path: Path) -> None:
     if path.name == "__init__.py":
         assert path.read_text() == ""
