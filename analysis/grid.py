@@ -1,6 +1,6 @@
 """Cells of a sweep: their means over seeds, the grid that two axes make, the best cell, and the front against epsilon.
 
-What each setting contributes is in ``effects``; its functions may be imported from here.
+What each setting adds is in ``effects`` and ``importance``, which may be imported from here.
 """
 
 from __future__ import annotations
@@ -14,11 +14,28 @@ import numpy as np
 import pandas as pd
 
 from .design import comparable, factors, leaders, levels, settings, short, value_text, words
+from .effects import effects
+from .importance import importance
 from .results import ResultsError
 from .statistics import ALPHA, BlockModel, Difference, Interval, holm, interval, student
 
 if TYPE_CHECKING:
     from .results import Results
+
+__all__ = [
+    "EPSILON_TOLERANCE",
+    "Best",
+    "Grid",
+    "best",
+    "cells",
+    "effects",
+    "factors",
+    "grids",
+    "importance",
+    "pareto",
+    "verdict",
+    "verdicts",
+]
 
 EPSILON_TOLERANCE = 0.01
 """Epsilons closer than this share are one budget: calibrated noise is rounded up, so a budget of 10 ends as 9.70 or 9.73."""

@@ -9,8 +9,9 @@ All tests are two-sided; ``confidence`` is a share (0.95).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -187,7 +188,7 @@ class BlockModel:
     """
 
     def __init__(self, frame: pd.DataFrame, metric: str, cell: str = "cell", block: str = "seed") -> None:
-        self.cells: tuple[Hashable, ...] = tuple(frame[cell].dropna().unique())
+        self.cells: tuple[Any, ...] = tuple(frame[cell].dropna().unique())
         """All cells of the frame, those without any value too."""
         values = frame[[cell, block, metric]].dropna().groupby([cell, block], observed=True, sort=False)[metric].mean()
         response = values.to_numpy(float)
@@ -213,11 +214,11 @@ class BlockModel:
             if self.dof > 0:
                 self.residual_sd = math.sqrt(float(fit.ssr) / self.dof)
 
-    def contrast(self, weights: Mapping[Hashable, float], confidence: float = CONFIDENCE) -> Difference:
+    def contrast(self, weights: Mapping[Any, float], confidence: float = CONFIDENCE) -> Difference:
         """The weighted sum of cell means, within seeds; ``{"a": 1, "b": -1}`` is a - b."""
         return self.contrasts([weights], confidence)[0]
 
-    def contrasts(self, weights: Sequence[Mapping[Hashable, float]], confidence: float = CONFIDENCE) -> list[Difference]:
+    def contrasts(self, weights: Sequence[Mapping[Any, float]], confidence: float = CONFIDENCE) -> list[Difference]:
         """Several at once. ``n`` is the fewest seeds of a cell with weight.
 
         NaN where a cell has no value, or where no seeds connect the cells (one ran seed 0 alone, the other seed 1 alone).
@@ -226,7 +227,7 @@ class BlockModel:
         """
         return [self._contrast(self._vector(mapping), confidence) for mapping in weights]
 
-    def _vector(self, weights: Mapping[Hashable, float]) -> np.ndarray | None:
+    def _vector(self, weights: Mapping[Any, float]) -> np.ndarray | None:
         """A weight for every cell that has values; None where one of those asked for has none."""
         if abs(sum(weights.values())) > _ROUNDING * len(weights):
             raise ValueError(f"the weights of a contrast add up to {sum(weights.values()):g}; expected 0: {dict(weights)}")
