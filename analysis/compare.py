@@ -66,7 +66,7 @@ def print_comparison(found: Comparison) -> None:
         side = about[name]
         statuses = ", ".join(f"{count} {status}" for status, count in side["statuses"].items())
         console.print(f"{name.upper()}  {side['path']}: {side['trials']} trials ({statuses})")
-    _print_sides(console, "settings", found.settings.rename(columns={"setting": "what"}))
+    _print_sides(console, "settings", found.settings)
     _print_sides(console, "versions", found.versions)
     _print_sides(console, "privacy", found.privacy)
     if found.notes:
@@ -97,16 +97,17 @@ def print_comparison(found: Comparison) -> None:
 
 def _print_sides(console: Console, title: str, frame: pd.DataFrame) -> None:
     """What differs as a table, the rest in a line."""
-    differs = frame["a"] != frame["b"]
-    console.print(f"\n{title}{'' if differs.any() else ': no difference'}", style="bold")
-    if differs.any():
+    rows = list(frame.itertuples(index=False, name=None))
+    differ = [row for row in rows if row[1] != row[2]]
+    console.print(f"\n{title}{'' if differ else ': no difference'}", style="bold")
+    if differ:
         table = _table("", "A", "B")
-        for row in frame[differs].itertuples():
-            table.add_row(row.what, word(row.a), word(row.b))
+        for what, a, b in differ:
+            table.add_row(what, word(a), word(b))
         console.print(table)
-    same = [f"{row.what} {word(row.a)}" for row in frame[~differs].itertuples() if row.a is not None]
+    same = [f"{what} {word(a)}" for what, a, b in rows if a == b and a is not None]
     if same:
-        console.print(f"the same in both: {', '.join(same)}", style="dim")
+        console.print(f"the same in both: {'; '.join(same)}", style="dim")
 
 
 def _print_overall(console: Console, found: Comparison) -> None:

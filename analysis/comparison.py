@@ -25,7 +25,7 @@ _TESTED = ["metric", "n", "mean_a", "mean_b", "difference", "low", "high", "p", 
 class Comparison:
     """Differences are B - A; ``low`` and ``high`` are 95 % bounds (Student, paired by seed).
 
-    ``settings`` has columns setting, a, b and only what differs; ``versions`` and ``privacy`` what, a, b and everything.
+    ``settings``, ``versions`` and ``privacy`` have columns what, a, b; ``settings`` only what differs.
     ``cells`` has a row a matched cell and metric: n (seeds that both have), means over those seeds, difference and bounds, p
     of the paired t-test, p_holm over the metric's cells, verdict (better, worse, cannot tell, same runs), and where it cannot
     tell the seeds that would be needed for this difference. ``overall`` has a row a metric: the same of the seeds' means over
@@ -167,7 +167,7 @@ def _settings(a: Side, b: Side, found: Match) -> pd.DataFrame:
                 values = _distinct(ours[column]), _distinct(theirs[column])
                 if all(values) and set(values[0]) != set(values[1]):
                     rows[f"train.{name}"] = (_one(values[0]), _one(values[1]))
-    return pd.DataFrame([(key, *values) for key, values in rows.items()], columns=["setting", "a", "b"], dtype=object)
+    return pd.DataFrame([(key, *values) for key, values in rows.items()], columns=["what", "a", "b"], dtype=object)
 
 
 def _versions(side: Side) -> dict[str, Any]:

@@ -39,6 +39,19 @@ evaluate: {samples: 200}
 keep_samples: 40
 """
 
+FEWER_STEPS = """
+name: small_fewer_steps
+method: dp_energy
+preset: digits
+data: {source: digits, public: true}
+privacy: {epsilon: 10, accountant: pld}
+train: {steps: 20, slots: 40, generator_channels: 8, noise_injection: 1}
+axes: {reconstruction: [0.0, 2.0]}
+seeds: 2
+evaluate: {samples: 200, every: 20}
+keep_samples: 40
+"""
+
 
 @pytest.fixture(scope="session")
 def small_sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -50,6 +63,12 @@ def small_sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def small_baselines(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """``results/small_baselines``: digits, two methods x two budgets x 2 seeds, in the same root. Copy it to change it."""
     return run_once(BASELINES, tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def fewer_steps(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """``results/small_fewer_steps``: one row of the grid and a cell beyond it, with half the steps. Copy it to change it."""
+    return run_once(FEWER_STEPS, tmp_path_factory)
 
 
 def run_once(file: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
