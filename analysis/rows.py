@@ -66,7 +66,8 @@ def chosen(trials: pd.DataFrame, results: Results) -> Ours:
         case, method = str(values[0]), str(values[1])
         name = method if case == method else f"{method} ({case})"
         block = f"{values[2:]}"
-        found.rows.append(Row(rows, name, str(cell) if len(means) > 1 else "", block, chosen_among=len(means)))
+        setting = str(cell).removeprefix(f"{case} ") if len(means) > 1 else ""
+        found.rows.append(Row(rows, name, setting, block, chosen_among=len(means)))
     found.rows = [
         row for block in dict.fromkeys(row.block for row in found.rows) for row in _with_base(found.rows, block, metric)
     ]
@@ -100,8 +101,9 @@ def ablation(trials: pd.DataFrame, repair: str) -> Ours:
     (other,) = (f"config.{name}" for name in REPAIRS if name != repair)
     of_other = [name for name in settings if name.removeprefix("config.").startswith(REPAIRS[other.removeprefix("config.")])]
     equal = [*settings, "method", "dataset", "data_shape", "data_size", "target_epsilon", "delta", "evaluation_samples"]
+    follow = _following(trials, [name for name in settings if name not in {*of_it, *of_other}], repair)
     keys = {
-        "rest": _key(trials, [name for name in equal if name not in {*of_it, *of_other}]),
+        "rest": _key(trials, [name for name in equal if name not in {*of_it, *of_other, *follow}]),
         "other": _key(trials, of_other),
         "level": _key(trials, of_it),
     }
@@ -125,7 +127,7 @@ def _levels(block: pd.DataFrame, repair: str, of_it: Sequence[str], trials: pd.D
     groups = [rows for _, rows in block.groupby("level", sort=False)]
     groups.sort(key=lambda rows: (_number(rows[f"config.{repair}"].iloc[0]), rows["cell"].cat.codes.min()))
     first = groups[0].iloc[0]
-    axes = {name.removeprefix("axis.").removeprefix("train."): name for name in trials if name.startswith("axis.")}
+    axes = {_bare(name): name for name in trials if name.startswith("axis.")}
     known = ("privacy.", *(prefix for prefixes in REPAIRS.values() for prefix in prefixes))  # epsilon has a column of its own
     apart = {bare: name for bare, name in axes.items() if not bare.startswith(known) and trials[name].astype(str).nunique() > 1}
     words = [str(first["case"]), *(f"{bare}={first[name]}" for bare, name in apart.items() if pd.notna(first[name]))]
@@ -137,11 +139,22 @@ def _levels(block: pd.DataFrame, repair: str, of_it: Sequence[str], trials: pd.D
         yield Row(rows, " ".join(words), setting, block=str(first["rest"]), base=number == 0)
 
 
+def _following(trials: pd.DataFrame, settings: Sequence[str], repair: str) -> list[str]:
+    """Settings that no axis has and that differ between levels of the repair: they follow from it (an encoder's size)."""
+    axes = [name for name in trials if name.startswith("axis.") and not _bare(name).startswith(REPAIRS[repair])]
+    same = _key(trials, ["sweep", "case", *axes])
+    return [name for name in settings if (trials[name].astype(str).groupby(same).nunique() > 1).any()]
+
+
 def _key(trials: pd.DataFrame, columns: Sequence[str]) -> pd.Series:
     """One string a row that is equal where all ``columns`` are; only those that vary are read."""
     texts = [trials[name].astype(str) for name in columns]
     texts = [text for text in texts if text.nunique() > 1]
     return texts[0].str.cat(texts[1:], sep="|") if texts else pd.Series("", index=trials.index)
+
+
+def _bare(axis: str) -> str:
+    return axis.removeprefix("axis.").removeprefix("train.")
 
 
 def _number(value: Any) -> float:
