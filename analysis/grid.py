@@ -153,14 +153,18 @@ def _split(table: pd.DataFrame, names: Sequence[str]) -> list[pd.DataFrame]:
 
 def _crossed(table: pd.DataFrame, x: str, y: str, others: Sequence[str]) -> int:
     """Cells in the largest facet in which x and y cross; 0 where they do in none."""
-    best = 0
-    for rows in _split(table.dropna(subset=[x, y]), others):
-        there = pd.crosstab(comparable(rows[x]), comparable(rows[y])).to_numpy() > 0
-        shared = there.astype(int) @ there.T
+    table = table.dropna(subset=[x, y])
+    codes = pd.DataFrame({name: pd.factorize(comparable(table[name]))[0] for name in table})
+    facets = codes.groupby(list(others), sort=False)[[x, y]] if others else [(None, codes[[x, y]])]
+    most = 0
+    for _, facet in facets:
+        there = np.zeros(codes[[x, y]].max() + 1, int)
+        there[facet[x], facet[y]] = 1
+        shared = there @ there.T
         np.fill_diagonal(shared, 0)
         if shared.max(initial=0) >= 2:
-            best = max(best, int(there.sum()))
-    return best
+            most = max(most, int(there.sum()))
+    return most
 
 
 def _facets(results: Results, table: pd.DataFrame, x: str, y: str, others: Sequence[str]) -> list[Grid]:
