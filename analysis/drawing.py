@@ -12,7 +12,8 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
 from . import plotting
-from .plotting import MUTED, PAPER, plain
+from .design import value_text
+from .plotting import MUTED, PAPER
 
 MAX_POINTS = 200
 """Most points of a line; more cannot be seen and make pages large."""
@@ -25,8 +26,8 @@ class Places:
         self.levels = list(levels)
         numbers = [float(level) for level in levels if isinstance(level, (int, float, np.number))]
         whole = len(numbers) == len(self.levels)
-        self.log = whole and plotting.spread_over_decades(numbers)
-        wide = whole and plotting.spread_over_decades([abs(number) for number in numbers if number])
+        self.log = whole and plotting.needs_logarithm(numbers)
+        wide = whole and plotting.needs_logarithm([abs(number) for number in numbers if number])
         self.even = not whole or (wide and not self.log)
         self.low, self.high = (numbers[0], numbers[-1]) if whole and not self.even else (0.0, len(self.levels) - 1.0)
 
@@ -41,26 +42,18 @@ class Places:
         """Ticks: the values themselves where they do not run into each other in ``inches``."""
         if self.log:
             plotting.logarithmic(axes, "x")
-            return
         places = [self.of(level) for level in self.levels]
-        words = [plain(level) for level in self.levels]
-        room = inches / 1.1 / ((self.high - self.low) or 1.0)
-        if self.even and len(places) > 1:
-            words = [plotting.wrapped(word, 0.9 * room) for word in words]
+        words = [value_text(level) for level in self.levels]
+        along = np.log(places) if self.log else np.array(places)
+        room = np.diff(along) * inches / 1.1 / (float(np.ptp(along)) or 1.0)
+        if self.even and len(words) > 1:
+            words = [plotting.wrapped(word, 0.9 * room[0]) for word in words]
+        widths = np.array([max(map(plotting.text_width, word.splitlines())) for word in words])
+        if self.even or (room > (widths[1:] + widths[:-1]) / 2 + 0.08).all():
             axes.set_xticks(places, words)
-        elif all(
-            (after - before) * room > 0.04 * (len(left) + len(right)) + 0.08
-            for before, after, left, right in zip(places, places[1:], words, words[1:], strict=False)
-        ):
-            axes.set_xticks(places, words)
+            axes.set_xticks([], minor=True)
         if len(places) == 1:
-            axes.set_xlim(places[0] - 1, places[0] + 1)
-
-
-def ordered(levels: Sequence[Any]) -> list[Any]:
-    """Numbers by size; words as they come."""
-    numbers = all(isinstance(level, (int, float, np.number)) and not isinstance(level, bool) for level in levels)
-    return sorted(levels) if numbers else list(levels)
+            axes.set_xlim((places[0] / 2, places[0] * 2) if self.log else (places[0] - 1, places[0] + 1))
 
 
 def thinned(curve: pd.DataFrame) -> pd.DataFrame:
@@ -95,25 +88,25 @@ def distinct_accounts(history: pd.DataFrame, trials: pd.DataFrame) -> list[tuple
 def heat(
     axes: Axes, values: np.ndarray, texts: Sequence[Sequence[str]], among: Sequence[float], better: str
 ) -> list[list[str]]:
-    """Coloured cells with their numbers, row 0 on top; return each number's colour. Missing values are left blank."""
-    low, high = np.nanmin(np.append(among, np.nan)), np.nanmax(np.append(among, np.nan))
+    """Coloured cells with their texts, row 0 on top; return the colour of each text. Missing values are left blank.
+
+    The colours span the values ``among``, those of other panels included; the better end is the lighter one.
+    """
+    low, high = float(np.min(among)), float(np.max(among))
     norm = matplotlib.colors.Normalize(low, high if high > low else low + 1)
     colours = matplotlib.colormaps[plotting.HEATMAP if better == "higher" else f"{plotting.HEATMAP}_r"]
     rows, columns = values.shape
-    inks = []
-    for row in range(rows):
-        inks.append([])
-        for column in range(columns):
-            value = values[row, column]
-            if np.isnan(value):
-                face, ink = "none", MUTED
-            else:
-                face = colours(norm(value))
-                ink = plotting.ON_LIGHT if np.dot(face[:3], (0.2126, 0.7152, 0.0722)) > 0.4 else plotting.ON_DARK
-            axes.add_patch(Rectangle((column, row), 1, 1, facecolor=face, edgecolor=PAPER, linewidth=1))
-            axes.text(column + 0.5, row + 0.5, texts[row][column], color=ink, ha="center", va="center", linespacing=1.1)
-            inks[-1].append(ink)
-    axes.set(xlim=(0, columns), ylim=(rows, 0))
+    inks = [[MUTED] * columns for _ in range(rows)]
+    for row, column in np.ndindex(rows, columns):
+        face: Any = "none"
+        if not np.isnan(values[row, column]):
+            face = colours(norm(values[row, column]))
+            light = np.dot(face[:3], (0.2126, 0.7152, 0.0722)) > 0.4
+            inks[row][column] = plotting.ON_LIGHT if light else plotting.ON_DARK
+        axes.add_patch(Rectangle((column, row), 1, 1, facecolor=face, edgecolor=PAPER, linewidth=1))
+        place = (column + 0.5, row + 0.5)
+        axes.text(*place, texts[row][column], color=inks[row][column], ha="center", va="center", linespacing=1.15)
+    axes.set(xlim=(0, columns), ylim=(rows, 0), xticks=np.arange(columns) + 0.5, yticks=np.arange(rows) + 0.5)
     axes.grid(visible=False)
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
@@ -121,6 +114,6 @@ def heat(
 
 
 def outline(axes: Axes, row: int, column: int) -> None:
-    axes.add_patch(
-        Rectangle((column, row), 1, 1, fill=False, edgecolor=plotting.COLOURS[1], linewidth=2.5, zorder=3, clip_on=False)
-    )
+    """A frame around a cell of ``heat``."""
+    edge: dict[str, Any] = {"edgecolor": plotting.COLOURS[1], "linewidth": 2.5, "zorder": 3, "clip_on": False}
+    axes.add_patch(Rectangle((column, row), 1, 1, fill=False, **edge))

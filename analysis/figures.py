@@ -7,7 +7,7 @@ Pictures of whole results take ``Results`` and the name of a metric, pictures of
 from __future__ import annotations
 
 import json
-from collections.abc import Hashable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,16 +17,20 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from . import plotting
-from .drawing import Places, distinct_accounts, heat, ordered, outline, thinned
-from .grid import Grid, best, cells, factors, grids
-from .plotting import INK, MUTED, PAPER, look, plain, shortened, styled
+from .design import levels, short, value_text, words
+from .drawing import Places, distinct_accounts, heat, outline, thinned
+from .grid import EPSILON_TOLERANCE, best, cells, factors, grids
+from .plotting import INK, MUTED, PAPER, RULE, WIDTH, look, shortened, styled, wrapped
 from .results import ResultsError
+from .statistics import ALPHA
 
 if TYPE_CHECKING:
     from .results import Metric, Results
 
 MAX_SERIES = 12
 """Most lines, or cells, in one picture; the caption says how many are left out."""
+MAX_ROWS = 36
+"""Most rows of a list of intervals."""
 MAX_PANELS = 9
 
 
@@ -34,39 +38,42 @@ MAX_PANELS = 9
 def heatmaps(results: Results, metric: str) -> Figure:
     """``metric`` over the two axes that cross: a panel a combination of the others, a number with its interval a cell.
 
-    Outlined is the best cell of each panel; a dot marks its neighbours that no test tells from it (``grid.best``).
+    Outlined is the best cell of each panel; a dot marks the others that no test tells from it (``grid.best``).
     """
-    described, found = results.metrics[metric], grids(results)
+    described = results.metrics[metric]
+    found = [grid for grid in grids(results) if grid.frame(metric).notna().any(axis=None)]
     if not found:
-        raise ResultsError("no two axes cross in these results, so there is no grid to draw; give two axes two values each")
-    shown, frame = found[:MAX_PANELS], cells(results, [metric])
-    means = [grid.frame(metric) for grid in shown]
-    width, height = 0.6 * max(len(mean.columns) for mean in means), 0.42 * max(len(mean.index) for mean in means)
-    whole = max(plotting.WIDTH, width + 1.2)
-    figure, panels = plotting.panels(len(shown), int((whole - 0.3) / (width + 0.55)), height + 0.6, whole)
+        raise ResultsError(f"no two axes cross in the trials that have {metric}; a grid needs two values of each of two axes")
+    shown = found[:MAX_PANELS]
+    means = [grid.frame(metric).astype(float) for grid in shown]
+    among = np.concatenate([mean.to_numpy().ravel() for mean in means])
+    across, down = max(mean.shape[1] for mean in means), max(mean.shape[0] for mean in means)
+    whole = max(WIDTH, 0.58 * across + 1.2)
+    figure, panels = plotting.panels(len(shown), int((whole - 0.3) / (0.58 * across + 0.6)), 0.42 * down + 0.65, whole)
     for axes, grid, mean in zip(panels, shown, means, strict=True):
-        part = _within(frame, grid).set_index([grid.y, grid.x])
-        answer = best(results, metric, within=grid)
-        alike = set(answer.neighbours.loc[~answer.neighbours["better"].astype(bool), "neighbour"])
-        texts = [[_number(part, (y, x), described) for x in mean.columns] for y in mean.index]
-        inks = heat(axes, mean.to_numpy(float), texts, frame["mean"], described.better)
-        for row, y in enumerate(mean.index):
-            for column, x in enumerate(mean.columns):
-                cell = part["cell"].get((y, x))
-                if cell == answer.cell:
-                    outline(axes, row, column)
-                elif cell in alike:
-                    axes.plot(column + 0.9, row + 0.16, "o", color=inks[row][column], markersize=3)
-        axes.set_xticks(np.arange(mean.shape[1]) + 0.5, [plain(x) for x in mean.columns])
-        axes.set_yticks(np.arange(mean.shape[0]) + 0.5, [plain(y) for y in mean.index])
-        axes.set_xlabel(_setting(grid.x))
-        axes.set_ylabel(_setting(grid.y))
-        axes.set_title(plotting.wrapped(grid.title, width + 0.5) if len(found) > 1 else "")
+        texts = _numbers(mean, grid.frame(metric, "low"), grid.frame(metric, "high"), described)
+        inks = heat(axes, mean.to_numpy(), texts, among[~np.isnan(among)], described.better)
+        answer, names = best(results, metric, within=grid), grid.frame(metric, "cell")
+        alike = set(answer.others["cell"][answer.others["p"].notna() & ~answer.others["better"]])
+        for row, column in np.ndindex(mean.shape):
+            if names.iat[row, column] == answer.cell:
+                outline(axes, row, column)
+            elif names.iat[row, column] in alike:
+                axes.plot(column + 0.91, row + 0.18, "o", color=inks[row][column], markersize=3)
+        axes.set_xticklabels([value_text(x) for x in mean.columns])
+        axes.set_yticklabels([value_text(y) for y in mean.index])
+        axes.set_xlabel(short(grid.x))
+        axes.set_ylabel(wrapped(short(grid.y), max(0.42 * mean.shape[0], 0.6)))
+        axes.set_title(wrapped(grid.title if len(found) > 1 else "", whole / min(len(shown), 3) - 0.5))
+        axes.set_box_aspect(min(1.0, 0.42 * mean.shape[0] / (0.95 * mean.shape[1])))
+        axes.set_anchor("W")
+    counts = np.concatenate([grid.frame(metric, "n").to_numpy(float).ravel() for grid in shown])
+    tested = bool(counts[counts > 0].max() > 1)
     plotting.caption(
         figure,
-        f"{_heading(described)}: mean and half-width of its 95 % Student interval over {_seeds(frame['n'])}.",
-        "Lighter is better. Outlined: best of the panel.",
-        "Dot: a neighbour that no paired test tells from it (5 %, Holm over the neighbours).",
+        f"{_heading(described)}: mean{' and half-width of its 95 % Student interval' * tested} over {_seeds(counts)};",
+        "lighter is better. Outlined: best mean of the panel.",
+        "Dot: no test tells it from the best (5 %, paired within seeds, Holm over the panel)." if tested else "",
         _left_out(len(found) - len(shown), "panels"),
     )
     return figure
@@ -82,162 +89,164 @@ def response_curves(results: Results, metric: str) -> Figure:
     frame, described, crossing = cells(results, [metric]), results.metrics[metric], grids(results)
     if crossing:
         x, lines = crossing[0].x, crossing[0].y
-        parts = [(grid.title if len(crossing) > 1 else "", _within(frame, grid)) for grid in crossing]
+        parts = [(grid.title if len(crossing) > 1 else "", grid.cells[grid.cells["metric"] == metric]) for grid in crossing]
+        every = levels(value for _, part in parts for value in part[lines])
     else:
         names = factors(results)
-        numeric = [name for name in names if pd.api.types.is_numeric_dtype(frame[name]) and frame[name].nunique() > 1]
+        numeric = [name for name in names if len(levels(frame[name])) > 1 and _are_numbers(levels(frame[name]))]
         if not numeric:
-            return _cells_plot(frame, described)
-        x = max(numeric, key=lambda name: frame[name].nunique())
-        lines, rest = "line", [name for name in names if name != x]
-        words = [", ".join(_value(name, value) for name, value in zip(rest, row, strict=True)) for row in frame[rest].values]
-        parts = [("", frame.assign(line=words))]
-    parts, left_out = parts[:MAX_PANELS], len(parts) - MAX_PANELS
-    levels = list(dict.fromkeys(level for _, part in parts for level in part[lines]))
-    levels = ordered(levels) if crossing else levels
-    kept = [levels[round(place)] for place in np.linspace(0, len(levels) - 1, min(len(levels), MAX_SERIES))]
-    place = Places(ordered(frame[x].dropna().unique()))
-    columns = {1: 1, 2: 2, 4: 2}.get(len(parts), 3)
-    figure, panels = plotting.panels(len(parts), columns, 3.2 if columns == 1 else 2.3, sharey=True)
-    for axes, (title, part) in zip(panels, parts, strict=True):
+            return _list_of_cells(frame, described)
+        x, lines = max(numeric, key=lambda name: len(levels(frame[name]))), "line"
+        rest = [name for name in names if name != x]
+        named = [" ".join(words(name, row[name]) for name in rest if not pd.isna(row[name])) for _, row in frame.iterrows()]
+        parts = [("", frame.assign(line=named).dropna(subset=[x]))]
+        every = list(dict.fromkeys(parts[0][1]["line"]))
+    kept = [every[round(number)] for number in np.linspace(0, len(every) - 1, min(len(every), MAX_SERIES))]
+    shown, place = parts[:MAX_PANELS], Places(levels(value for _, part in parts for value in part[x]))
+    columns = {1: 1, 2: 2, 4: 2}.get(len(shown), 3)
+    height = 3.0 if columns == 1 else 2.2
+    figure, panels = plotting.panels(len(shown), columns, height, sharey=True)
+    for axes, (title, part) in zip(panels, shown, strict=True):
         for number, level in enumerate(kept):
-            line = part[part[lines] == level]
-            line = line.iloc[np.argsort([place.of(value) for value in line[x]])]
+            line = part[(part[lines] == level) & part["mean"].notna()].sort_values(x, key=lambda column: column.map(place.of))
             at = [place.of(value, number - (len(kept) - 1) / 2) for value in line[x]]
-            _with_bars(axes, at, line, **look(number))
-        place.label(axes, 6 / columns)
-        axes.set_title(plotting.wrapped(title, 6 / columns))
-        axes.set_xlabel(_setting(x))
+            axes.vlines(at, line["low"], line["high"], color=look(number)["color"], linewidth=1)
+            axes.plot(at, line["mean"], **look(number))
+        place.label(axes, 5.6 / columns)
+        axes.set_title(wrapped(title, 5.6 / columns))
+        axes.set_xlabel(wrapped(short(x), 5.6 / columns))
     for axes in panels[::columns]:
-        axes.set_ylabel(plotting.wrapped(_heading(described), 3.2 if columns == 1 else 2))
+        axes.set_ylabel(wrapped(_heading(described), height - 0.8))
     if len(kept) > 1:
-        handles = [Line2D([], [], **look(number)) for number in range(len(kept))]
-        names = [plain(level) for level in kept] if crossing else shortened([str(level) for level in kept])
-        plotting.legend(figure, handles, names, _setting(lines) if crossing else None)
+        labels = [value_text(level) for level in kept] if crossing else shortened(kept)
+        plotting.legend(figure, _handles(len(kept)), labels, short(lines) if crossing else None)
     plotting.caption(
         figure,
-        f"Mean and 95 % Student interval over {_seeds(frame['n'])}.",
+        _means_of(frame["n"], "bars"),
         "Lines are shifted a little sideways so that their bars can be told apart." if len(kept) > 1 else "",
-        _left_out(len(levels) - len(kept), "lines"),
-        _left_out(left_out, "panels"),
+        _left_out(len(every) - len(kept), "lines"),
+        _left_out(len(parts) - len(shown), "panels"),
     )
     return figure
 
 
-def _cells_plot(frame: pd.DataFrame, metric: Metric) -> Figure:
-    """A row a cell, the best 3 x MAX_SERIES of them."""
-    ranked = frame.dropna(subset=["mean"]).sort_values("mean", ascending=metric.better == "lower")
+def _list_of_cells(frame: pd.DataFrame, metric: Metric) -> Figure:
+    """A row a cell, best first."""
+    ranked = frame.dropna(subset=["mean"]).sort_values("mean", ascending=metric.better == "lower", kind="stable")
     if ranked.empty:
         raise ResultsError(f"no trial has {metric.name}, so there is nothing to draw of it")
-    shown = ranked.head(3 * MAX_SERIES)
-    figure, (axes,) = plotting.panels(1, 1, 0.22 * len(shown) + 0.5)
+    shown = ranked.head(MAX_ROWS)
+    labels = [wrapped(name or "the only cell", 2.6) for name in shortened([str(cell) for cell in shown["cell"]])]
+    figure, axes = _rows(labels)
     rows = np.arange(len(shown))
     axes.hlines(rows, shown["low"], shown["high"], color=plotting.COLOURS[0])
     axes.plot(shown["mean"], rows, "o", color=plotting.COLOURS[0])
-    axes.set_yticks(rows, [plotting.wrapped(name, 2.6) for name in shortened([str(cell) for cell in shown["cell"]])])
-    axes.set_ylim(len(shown) - 0.5, -0.5)
     axes.set_xlabel(_heading(metric))
-    plotting.caption(
-        figure,
-        f"Mean and 95 % Student interval over {_seeds(frame['n'])}, best first.",
-        _left_out(len(ranked) - len(shown), "cells"),
-    )
+    plotting.caption(figure, _means_of(frame["n"], "lines"), _left_out(len(ranked) - len(shown), "cells"))
     return figure
 
 
-KINDS = {"average": "averaged over the others", "alone": "alone", "together": "together", "interaction": "interaction"}
-"""How ``grid.effects`` calls a contrast, and how the legend does."""
+KINDS = {
+    "average": "average: the others averaged",
+    "alone": "alone: the others off",
+    "together": "together: the others at their best",
+    "interaction": "interaction: together minus alone",
+}
+"""The contrasts of ``effects`` as the legend explains them."""
 
 
 @styled
 def effects_plot(effects: pd.DataFrame, metric: Metric) -> Figure:
-    """The differences of ``grid.effects`` with their intervals: a row a contrast."""
+    """The differences of ``effects.effects`` with their intervals: a row a level and its base, a mark a kind of contrast."""
     known = effects.dropna(subset=["difference"])
     if known.empty:
         raise ResultsError("nothing that varies has two values that can be compared, so there are no effects to draw")
-    shown = known.head(3 * MAX_SERIES)
-    labels = [plotting.wrapped(f"{_value(row.factor, row.level)} against {plain(row.base)}", 2.6) for row in shown.itertuples()]
-    figure, (axes,) = plotting.panels(1, 1, 0.2 * sum(label.count("\n") + 1 for label in labels) + 0.5)
+    groups = list(known.groupby(["factor", "level", "base"], sort=False, dropna=False))
+    shown, kinds = groups[: MAX_ROWS // 2], [kind for kind in KINDS if (known["kind"] == kind).any()]
+    labels = [wrapped(f"{words(factor, level)} against {value_text(base)}", 2.4) for (factor, level, base), _ in shown]
+    figure, axes = _rows(labels, 0.15 * len(kinds) + 0.06)
     axes.axvline(0, color=INK, linewidth=0.8)
-    kinds = list(dict.fromkeys(shown["kind"]))
-    for row, effect in enumerate(shown.itertuples()):
-        style = look(list(KINDS).index(effect.kind) if effect.kind in KINDS else len(KINDS))
-        axes.hlines(row, effect.low, effect.high, color=style["color"])
-        face = style["color"] if effect.p_holm < 0.05 else PAPER
-        axes.plot(effect.difference, row, style["marker"], color=style["color"], markerfacecolor=face)
-    axes.set_yticks(range(len(shown)), labels)
-    axes.set_ylim(len(shown) - 0.5, -0.5)
+    axes.grid(visible=False, axis="y")
+    axes.hlines(np.arange(1, len(shown)) - 0.5, 0, 1, color=RULE, linewidth=0.6, transform=axes.get_yaxis_transform())
+    for row, (_, contrasts) in enumerate(shown):
+        for effect in contrasts.itertuples():
+            number = list(KINDS).index(effect.kind)
+            at = row + 0.8 * ((kinds.index(effect.kind) + 0.5) / len(kinds) - 0.5)
+            style = look(number) | {"linestyle": "none"}
+            axes.hlines(at, effect.low, effect.high, color=style["color"])
+            face = style["color"] if effect.p_holm < ALPHA else PAPER
+            axes.plot(effect.difference, at, **style, markerfacecolor=face)
     axes.set_xlabel(f"difference in {_heading(metric)}")
     if len(kinds) > 1:
-        styles = [look(list(KINDS).index(kind) if kind in KINDS else len(KINDS)) for kind in kinds]
-        handles = [Line2D([], [], color=style["color"], marker=style["marker"], linestyle="-") for style in styles]
-        plotting.legend(figure, handles, [KINDS.get(kind, kind) for kind in kinds])
+        handles = [Line2D([], [], **look(list(KINDS).index(kind)) | {"linestyle": "-"}) for kind in kinds]
+        plotting.legend(figure, handles, [KINDS[kind] for kind in kinds])
+    tested = known["p_holm"].notna().any()
     plotting.caption(
         figure,
-        "Bars: 95 % intervals. Filled: p < 0.05 after Holm's correction.",
-        _left_out(len(known) - len(shown), "contrasts"),
+        "Lines: 95 % intervals, pooled over cells." if tested else "One seed each, so there are neither intervals nor tests.",
+        "Filled: p < 0.05 after Holm's correction over the contrasts of a kind." if tested else "",
+        _left_out(len(groups) - len(shown), "rows"),
     )
     return figure
 
 
 @styled
 def importance_plot(importance: pd.DataFrame) -> Figure:
-    """Shares of the variance between trials (``grid.importance``) with their intervals: a row a term."""
+    """Shares of the variance between trials (``effects.importance``) with their intervals: a row a term."""
     known = importance.dropna(subset=["share"])
     if known.empty:
         raise ResultsError("nothing varies over enough trials to say what matters, so there is nothing to draw")
-    labels = [plotting.wrapped(_setting(term), 2.4) for term in known["term"]]
-    figure, (axes,) = plotting.panels(1, 1, 0.24 * sum(label.count("\n") + 1 for label in labels) + 0.5)
+    figure, axes = _rows([wrapped(short(str(term)), 2.4) for term in known["term"]], 0.24)
     rows = np.arange(len(known))
     axes.barh(rows, 100 * known["share"], 0.6, color=plotting.COLOURS[5])
-    axes.hlines(rows, 100 * known["low"], 100 * known["high"], color=INK)
-    axes.set_yticks(rows, labels)
-    axes.set_ylim(len(known) - 0.5, -0.5)
+    axes.hlines(rows, 100 * known["low"], 100 * known["high"], color=INK, linewidth=1)
     axes.set_xlim(0, 100)
     axes.grid(visible=False, axis="y")
     axes.set_xlabel("share of the variance between trials (%)")
-    plotting.caption(figure, "Bars: sums of squares of the fitted model. Lines: 95 % intervals from the residual bootstrap.")
+    plotting.caption(
+        figure,
+        "Bars: sums of squares of the fitted model.",
+        "Lines: 95 % intervals, residual bootstrap." if known["low"].notna().any() else "",
+    )
     return figure
 
 
 @styled
 def pareto_plot(pareto: pd.DataFrame, metric: Metric) -> Figure:
-    """Utility against epsilon: a point a cell, the front a step line, its cells numbered and named."""
+    """Utility against epsilon (``grid.pareto``): a point a cell, the front a step line, its cells numbered and named."""
     known = pareto.dropna(subset=["epsilon", "mean"])
     if known.empty:
         raise ResultsError(f"no cell has both a proven epsilon and {metric.name}, so there is no front to draw")
-    front = known[known["on_front"].astype(bool)].sort_values("epsilon")
+    front = known[known["on_front"]].sort_values("epsilon")
+    cases = levels(known["case"].astype(str)) if "case" in known else []
+    several = 2 <= len(cases) <= len(plotting.COLOURS)
+    groups = [(case, known[known["case"] == case]) for case in cases] if several else [("cell", known)]
     figure, (axes,) = plotting.panels(1, 1, 3.2)
-    cases = (
-        list(dict.fromkeys(known["case"])) if "case" in known and 2 <= known["case"].nunique() <= len(plotting.COLOURS) else []
-    )
-    groups = [(str(case), known[known["case"] == case]) for case in cases] or [("cell", known)]
-    handles = []
     for number, (_, group) in enumerate(groups):
         style = look(number) | {"linestyle": "none"}
         axes.vlines(group["epsilon"], group["low"], group["high"], color=style["color"], alpha=0.45, linewidth=1)
         axes.plot(group["epsilon"], group["mean"], **style, markerfacecolor=PAPER)
-        on_front = group[group["on_front"].astype(bool)]
-        axes.plot(on_front["epsilon"], on_front["mean"], **style)
-        handles.append(Line2D([], [], **style))
-    left, right = known["epsilon"].min() / 1.35, known["epsilon"].max() * 1.35
-    reach = pd.concat([front, front.tail(1).assign(epsilon=right)])
-    handles.append(axes.plot(reach["epsilon"], reach["mean"], color=INK, linewidth=1, drawstyle="steps-post", zorder=1)[0])
-    axes.set_xlim(left, right)
+        axes.plot("epsilon", "mean", data=group[group["on_front"]], **style)
+    low, high = known["epsilon"].min(), known["epsilon"].max()
+    reach = pd.concat([front, front.tail(1).assign(epsilon=1.35 * high)])
+    line = axes.plot("epsilon", "mean", data=reach, color=INK, linewidth=1, drawstyle="steps-post", zorder=1)
+    axes.set_xlim(low / 1.35, 1.35 * high)
     plotting.logarithmic(axes, "x")
     named = front.tail(MAX_SERIES // 2)
     for number, row in enumerate(named.itertuples(), 1):
         axes.annotate(str(number), (row.epsilon, row.mean), (5, 3), textcoords="offset points", weight="bold")
-    axes.set_xlabel("epsilon proven for a trial of the cell (lower is more private)")
+    axes.set_xlabel("proven epsilon of a trial of the cell (lower is more private)")
     axes.set_ylabel(_heading(metric))
-    plotting.legend(figure, handles, [*(name for name, _ in groups), "front"])
-    words = shortened([str(cell) for cell in named["cell"]])
+    handles = [Line2D([], [], **look(number) | {"linestyle": "none"}) for number in range(len(groups))]
+    plotting.legend(figure, [*handles, *line], [*(name for name, _ in groups), "front"])
+    names = [name or "the only cell" for name in shortened([str(cell) for cell in named["cell"]])]
     plotting.caption(
         figure,
-        "Filled: on the front, no other cell has a better mean at this epsilon or less.",
-        f"Vertical bars: 95 % Student intervals over {_seeds(known['n'])}.",
-        " ".join(f"{number}: {text}{'.' if number == len(words) else ';'}" for number, text in enumerate(words, 1)),
+        "Filled: no other cell has a better mean at this epsilon or less.",
+        _means_of(known["n"], "lines"),
+        "; ".join(f"{number}: {name}" for number, name in enumerate(names, 1)) + ".",
         _left_out(len(front) - len(named), "cells of the front", "not named"),
+        "All cells have the same budget, so the front is one step." if high <= (1 + EPSILON_TOLERANCE) * low else "",
     )
     return figure
 
@@ -255,13 +264,13 @@ def per_class_plot(results: Results) -> Figure:
     mean = wide.groupby(results.trials["cell"].astype(str)).mean()
     ranked = mean.loc[mean.mean(axis=1).sort_values(ascending=False).index]
     shown = ranked.head(MAX_SERIES)
-    width = max(plotting.WIDTH, 0.4 * shown.shape[1] + 2.6)
-    labels = [plotting.wrapped(name, 2) for name in shortened(list(shown.index))]
+    labels = [wrapped(name or "the only cell", 2.4) for name in shortened(list(shown.index))]
     lines = max(label.count("\n") + 1 for label in labels)
-    figure, (axes,) = plotting.panels(1, 1, len(shown) * max(0.26, 0.05 + lines * plotting.line_height()) + 0.5, width)
-    heat(axes, shown.to_numpy(), [[f"{value:.2f}" for value in row] for row in shown.to_numpy()], [0, 1], "higher")
-    axes.set_xticks(np.arange(shown.shape[1]) + 0.5, [name.rsplit("_", 1)[1] for name in shown])
-    axes.set_yticks(np.arange(len(shown)) + 0.5, labels)
+    height = len(shown) * max(0.26, lines * plotting.LINE + 0.05)
+    figure, (axes,) = plotting.panels(1, 1, height + 0.5, max(WIDTH, 0.37 * shown.shape[1] + 2.8))
+    heat(axes, shown.to_numpy(), shown.map("{:.2f}".format).to_numpy().tolist(), [0, 1], "higher")
+    axes.set_xticklabels([name.rsplit("_", 1)[1] for name in shown])
+    axes.set_yticklabels(labels)
     axes.set_xlabel("class")
     heading = results.metrics[prefix].heading if prefix in results.metrics else prefix
     plotting.caption(
@@ -288,7 +297,7 @@ def epsilon_against_step(results: Results) -> Figure:
     targets = sorted(results.trials["target_epsilon"].dropna().unique())
     for target in targets:
         axes.axhline(target, color=MUTED, linestyle=(0, (2, 2)), linewidth=1)
-    if max(ends) > 10 * min(ends):
+    if max(ends) > 10 * min(ends):  # on a linear axis the small ones would lie on each other
         plotting.logarithmic(axes, "y")
     else:
         axes.set_ylim(bottom=0)
@@ -330,13 +339,12 @@ def training_curves(results: Results) -> Figure:
             if cell in means.index.get_level_values("cell"):
                 curve = thinned(means[cell].reset_index())
                 axes.plot(curve["step"], curve[name], **look(number), markevery=max(1, len(curve) // 6))
-        if plotting.spread_over_decades(means):
+        if plotting.needs_logarithm(means):
             plotting.logarithmic(axes, "y")
         axes.set_xlabel("steps (generator updates)")
-        axes.set_ylabel(plotting.wrapped(text, 2))
+        axes.set_ylabel(wrapped(text, 2))
     if len(shown) > 1:
-        handles = [Line2D([], [], **look(number)) for number in range(len(shown))]
-        plotting.legend(figure, handles, shortened([str(cell) for cell in shown]))
+        plotting.legend(figure, _handles(len(shown)), shortened([str(cell) for cell in shown]))
     plotting.caption(
         figure,
         "Means over seeds.",
@@ -346,44 +354,50 @@ def training_curves(results: Results) -> Figure:
     return figure
 
 
-def _number(part: pd.DataFrame, key: Hashable, metric: Metric) -> str:
-    """The mean as tables show it, and half of its interval's width to the same digits."""
-    if key not in part.index or np.isnan(part.loc[key, "mean"]):
-        return "\N{EN DASH}"
-    cell = part.loc[key]
-    mean = metric.text(cell["mean"])
-    half = (cell["high"] - cell["low"]) / 2
-    return mean if np.isnan(half) else f"{mean}\n±{half:.{len(mean.partition('.')[2])}f}"
+def _rows(labels: Sequence[str], height: float = 0.2) -> tuple[Figure, Axes]:
+    """A figure with a labelled row an item, of at least ``height`` inches each, the first on top."""
+    lines = max(label.count("\n") + 1 for label in labels)
+    figure, (axes,) = plotting.panels(1, 1, len(labels) * max(height, lines * plotting.LINE + 0.06) + 0.5)
+    axes.set_yticks(range(len(labels)), labels)
+    axes.set_ylim(len(labels) - 0.5, -0.5)
+    return figure, axes
 
 
-def _with_bars(axes: Axes, at: Sequence[float], line: pd.DataFrame, **style: Any) -> None:
-    axes.vlines(at, line["low"], line["high"], color=style["color"], linewidth=1)
-    axes.plot(at, line["mean"], **style)
+def _numbers(mean: pd.DataFrame, low: pd.DataFrame, high: pd.DataFrame, metric: Metric) -> list[list[str]]:
+    """The means as tables show them, and half of their intervals' widths to the same digits; a dash where there is none."""
+    half = (high - low).astype(float) / 2
+    texts = mean.map(lambda value: metric.text(value) or "\N{EN DASH}")
+    for row, column in np.argwhere(half.notna().to_numpy()):
+        digits = len(texts.iat[row, column].partition(".")[2])
+        texts.iat[row, column] += f"\n±{half.iat[row, column]:.{digits}f}"
+    return texts.to_numpy().tolist()
 
 
-def _within(frame: pd.DataFrame, grid: Grid) -> pd.DataFrame:
-    """The cells of one panel."""
-    for name, value in grid.facet.items():
-        frame = frame[frame[name].isna() if pd.isna(value) else frame[name] == value]
-    return frame
+def _handles(count: int) -> list[Line2D]:
+    return [Line2D([], [], **look(number)) for number in range(count)]
+
+
+def _are_numbers(values: Sequence[Any]) -> bool:
+    return all(isinstance(value, int | float | np.number) and not isinstance(value, bool) for value in values)
 
 
 def _heading(metric: Metric) -> str:
     return f"{metric.heading} ({metric.better} is better)"
 
 
-def _setting(name: str) -> str:
-    return name.removeprefix("axis.")
+def _seeds(counts: Iterable[float]) -> str:
+    """How many seeds are behind the means, of which 0 are none."""
+    there = [int(count) for count in counts if count > 0]
+    low, high = min(there, default=0), max(there, default=0)
+    return f"{low} to {high} seeds" if low < high else "one seed" if high == 1 else f"{high} seeds"
 
 
-def _value(name: str, value: Any) -> str:
-    return str(value) if name in ("case", "method") else f"{_setting(name)} = {plain(value)}"
-
-
-def _seeds(counts: Sequence[float]) -> str:
-    low, high = int(min(counts, default=0)), int(max(counts, default=0))
-    return f"{high} seed{'s' * (high != 1)}" if low == high else f"{low} to {high} seeds"
+def _means_of(counts: pd.Series, marks: str) -> str:
+    """What points and ``marks`` are."""
+    if counts.max() > 1:
+        return f"Points: means over {_seeds(counts)}; {marks}: 95 % Student intervals of the mean."
+    return "Points: one seed each, so there are no intervals."
 
 
 def _left_out(count: int, things: str, how: str = "left out") -> str:
-    return f"{count} further {things} are {how}." if count > 0 else ""
+    return f"{count} further {things} {'is' if count == 1 else 'are'} {how}." if count > 0 else ""

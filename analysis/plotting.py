@@ -5,22 +5,26 @@ from __future__ import annotations
 import io
 import math
 import re
-import textwrap
 from collections.abc import Sequence
+from functools import cache
 from html import escape
 from pathlib import Path
 from typing import Any
 
 import matplotlib
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import PlaceHolderLayoutEngine
-from matplotlib.ticker import FuncFormatter, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from PIL.ImageFont import FreeTypeFont
+
+from harness.contact_sheet import font, wrap
 
 WIDTH = 6.5
 """Inches: the text width of a page. No text is smaller than ``TEXT`` points at this width."""
 TEXT = 8
+LINE = 1.25 * TEXT / 72
+"""Inches from one line of text to the next."""
 
 # What `inline` replaces by CSS variables, so that one figure is legible on light and dark paper.
 INK, MUTED, RULE, PAPER = "#1a1a1a", "#666666", "#dcdcdc", "#ffffff"
@@ -36,7 +40,7 @@ DASHES = ("-", "--", ":")
 HEATMAP = "viridis"
 """Perceptually uniform, and it rises in lightness: the better end is the lighter one."""
 
-STYLE: dict[str, Any] = {
+STYLE: Any = {
     "font.family": "DejaVu Sans",  # comes with matplotlib, so a figure is the same on every machine
     "font.size": TEXT,
     "axes.titlesize": TEXT,
@@ -100,38 +104,39 @@ def look(number: int) -> dict[str, Any]:
 def caption(figure: Figure, *sentences: str) -> None:
     """What the marks mean, in small words under the plot; the figure grows by the lines that it takes."""
     width, height = figure.get_size_inches()
-    lines = textwrap.wrap(" ".join(sentence for sentence in sentences if sentence), characters(width - 0.2))
-    figure.set_size_inches(width, height + len(lines) * line_height())
-    figure.supxlabel("\n".join(lines), x=0.01, ha="left", fontsize=TEXT, color=MUTED)
+    text = wrapped(" ".join(sentence for sentence in sentences if sentence), width - 0.25)
+    figure.set_size_inches(width, height + (text.count("\n") + 1) * LINE)
+    figure.supxlabel(text, x=0.06 / width, ha="left", fontsize=TEXT, color=MUTED)
 
 
 def legend(figure: Figure, handles: Sequence[Any], labels: Sequence[str], title: str | None = None) -> None:
     """A legend above the plot in as many columns as fit; the figure grows by the lines that it takes."""
     width, height = figure.get_size_inches()
-    labels = [textwrap.fill(label, characters(width - 0.8)) for label in labels]
-    longest = max(len(line) for label in labels for line in label.splitlines() or [""])
-    columns = max(1, min(len(labels), int(characters(width) / (longest + 9))))
-    lines = sum(label.count("\n") + 1 for label in labels[: math.ceil(len(labels) / columns)]) + (title is not None)
-    figure.set_size_inches(width, height + (lines + 0.5) * line_height())
+    labels = [wrapped(label, width - 0.8) for label in labels]
+    longest = max(text_width(line) for label in labels for line in label.splitlines() or [""])
+    columns = max(1, min(len(labels), int((width - 0.1) / (longest + 0.52))))
+    per_column = math.ceil(len(labels) / columns)
+    lines = max(sum(label.count("\n") + 1 for label in labels[n : n + per_column]) for n in range(0, len(labels), per_column))
+    figure.set_size_inches(width, height + (lines + (title is not None) + 0.5) * LINE)
     figure.legend(
         handles, labels, loc="outside upper left", ncols=columns, title=title, alignment="left", columnspacing=1.2,
         title_fontsize=TEXT,
     )  # fmt: skip
 
 
-def characters(inches: float) -> int:
-    """Letters of the figures' text that fit in a line; a mean letter is 0.57 of the letters' size wide."""
-    return max(8, int(inches * 72 / (0.57 * TEXT)))
+@cache
+def _ruler() -> FreeTypeFont:
+    return font("DejaVuSans.ttf", 10 * TEXT)
 
 
-def line_height() -> float:
-    """Inches."""
-    return 1.25 * TEXT / 72
+def text_width(text: str) -> float:
+    """Inches that a line of the figures' text takes."""
+    return _ruler().getlength(text) / 720
 
 
 def wrapped(text: str, inches: float) -> str:
-    """``text`` in lines that fit ``inches``, broken at spaces and, where a word is longer, inside it."""
-    return textwrap.fill(text, characters(inches))
+    """``text`` in lines that fit ``inches``."""
+    return "\n".join(wrap(text, _ruler(), 720 * inches))
 
 
 def shortened(labels: Sequence[str]) -> list[str]:
@@ -146,30 +151,20 @@ def shortened(labels: Sequence[str]) -> list[str]:
     return kept if all(kept) else list(labels)
 
 
-def plain(value: Any) -> str:
-    """A setting as people write it.
-
-    >>> plain(0.10), plain(3.0), plain(1e-05), plain("none"), plain(None)
-    ('0.1', '3', '1e-05', 'none', 'not set')
-    """
-    if value is None or (isinstance(value, float) and math.isnan(value)):
-        return "not set"
-    return f"{value:g}" if isinstance(value, (float, np.floating)) else str(value)
-
-
-def spread_over_decades(values: Sequence[float]) -> bool:
-    """Whether an axis of these values should be logarithmic: all above 0, the largest more than 100 times the least."""
+def needs_logarithm(values: Sequence[float]) -> bool:
+    """Whether an axis of these values is read better in logarithms: all above 0, the largest over 30 times the least."""
     finite = [value for value in values if math.isfinite(value)]
-    return bool(finite) and min(finite) > 0 and max(finite) > 100 * min(finite)
+    return bool(finite) and min(finite) > 0 and max(finite) > 30 * min(finite)
 
 
 def logarithmic(axes: Axes, which: str) -> None:
-    """A logarithmic axis whose ticks read 0.1, 1, 10; with less than a decade to show, 2 and 5 too."""
+    """A logarithmic axis whose ticks read 0.1, 1, 10, and what lies between them where it shows less than two decades."""
     axis = axes.xaxis if which == "x" else axes.yaxis
     (axes.set_xscale if which == "x" else axes.set_yscale)("log")
     low, high = axis.get_view_interval()
-    few = math.floor(math.log10(high)) - math.ceil(math.log10(low)) < 2
-    axis.set_major_locator(matplotlib.ticker.LogLocator(10, subs=(1, 2, 5) if few else (1,)))
+    decades = math.log10(high / low)
+    between = range(1, 10) if decades < 0.8 else (1, 2, 5) if decades < 2 else (1,)
+    axis.set_major_locator(LogLocator(10, subs=between))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axis.set_minor_formatter(NullFormatter())
 
