@@ -15,13 +15,17 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pandas as pd
+import pyarrow as pa
 
 from harness import store
 
 ENDED_WELL = ("completed", "budget")
 """Statuses of trials that have the generator they were to have: all steps, or those that the budget allowed."""
 
-_WORDS = ("sweep", "case", "method", "status", "data_source", "lineage", "test_set", "accountant", "proof", "neighbours", "device")
+_WORDS = (
+    *("sweep", "case", "method", "status", "data_source", "lineage", "test_set"),
+    *("accountant", "proof", "neighbours", "device"),
+)
 _COUNTS = ("steps", "evaluation_samples", "releases")
 _ABBREVIATIONS = {"cnn": "CNN", "mlp": "MLP", "fd": "FD", "is": "IS", "fid": "FID", "kid": "KID", "logreg": "logistic"}
 _FROM_COLUMNS = {
@@ -68,13 +72,16 @@ class Metric:
     def text(self, value: float | None) -> str:
         """A value as tables show it, empty where there is none.
 
-        >>> Metric("gen2real_cnn", "higher", False, "", "").text(0.80712), Metric("fid_inception", "lower", True, "", "").text(54.321)
-        ('0.807', '54.32')
+        >>> accuracy, fid = (Metric(name, "higher", False, "", "") for name in ("gen2real_cnn", "fid_inception"))
+        >>> accuracy.text(0.80712), fid.text(54.321), fid.text(None)
+        ('0.807', '54.32', '')
         """
         if value is None or pd.isna(value):
             return ""
         kind = self.name.partition("_")[0]
-        return f"{value:.2f}" if kind == "is" else f"{value:.4g}" if kind in ("fd", "fid", "kid") else f"{value:.3f}"
+        return (
+            f"{value:.2f}" if kind == "is" else f"{value:#.4g}".rstrip(".") if kind in ("fd", "fid", "kid") else f"{value:.3f}"
+        )
 
 
 @dataclass(frozen=True)
@@ -174,9 +181,7 @@ class Results:
             return self
         test_is_private = (self.trials["test_set"] == "private").any()
         private = [
-            metric
-            for metric in self.metrics.values()
-            if metric.private or (test_is_private and "test set" in metric.reference)
+            metric for metric in self.metrics.values() if metric.private or (test_is_private and "test set" in metric.reference)
         ]
         secret = set(self.columns.index[self.columns["private"]]) | {metric.name for metric in private} | {"per_class"}
         secret -= {"trial_id", "cell_id"}  # needed to tell rows apart; what is made of them must not print them
@@ -191,7 +196,7 @@ class Results:
             self,
             trials=self.trials.drop(columns=[name for name in secret if name in self.trials]),
             history=self.history.drop(columns=from_private),
-            attempts=self.attempts.drop(columns=[name for name in secret if name in self.attempts]),
+            attempts=self.attempts.drop(columns=_described(store.ATTEMPTS).query("private").index),
             real=self.real.iloc[:0],
             metrics={name: metric for name, metric in self.metrics.items() if metric not in private},
             notes=(*self.notes, note),
@@ -238,8 +243,8 @@ def load(results: str | Path | Sequence[str | Path]) -> Results:
     if again.any():
         notes.append(f"{again.sum()} trials are in several of these folders; each counts once, as the first folder has it.")
         trials = trials[~again]
-    trials = _typed(_filled(_in_order(trials, sweeps)), several=len({found.trials["sweep"].iloc[0] for found in read if len(found.trials)}) > 1)
-    columns = _columns()
+    trials = _typed(_filled(_in_order(trials, sweeps)))
+    columns = _described(store.TRIALS)
     metrics = {
         name: Metric(name, row.better, bool(row.private), row.reference, row.description)
         for name, row in columns[columns["better"] != ""].iterrows()
@@ -274,7 +279,7 @@ def _state(sweep: SweepRecord, found: store.Results) -> list[str]:
     if old:
         versions = " and ".join(map(str, old))
         notes.append(
-            f"{sweep.name} has rows of the older schema {versions} (now {store.SCHEMA_VERSION}); columns that they lack are empty."
+            f"{sweep.name} has rows of the older schema {versions} (now {store.SCHEMA_VERSION}); columns they lack are empty."
         )
     if not sweep.document:
         notes.append(f"{sweep.name} has no sweep.json: its settings and the price of choosing are not known, nor is it public.")
@@ -306,7 +311,7 @@ def _in_order(trials: pd.DataFrame, sweeps: Sequence[SweepRecord]) -> pd.DataFra
 
 
 def _filled(trials: pd.DataFrame) -> pd.DataFrame:
-    """Give trials of a sweep that did not vary an axis the value that they had; unread axes of a sweep that did stay missing."""
+    """Give trials whose sweep did not vary an axis the value that they had; where a sweep did, unread ones stay missing."""
     axes = [name for name in trials if name.startswith("axis.")]
     declared = [set(json.loads(text)) if isinstance(text, str) else set() for text in trials["axes"]]
     for axis in axes:
@@ -319,14 +324,14 @@ def _filled(trials: pd.DataFrame) -> pd.DataFrame:
     return trials
 
 
-def _typed(trials: pd.DataFrame, *, several: bool) -> pd.DataFrame:
+def _typed(trials: pd.DataFrame) -> pd.DataFrame:
     cells = trials["label"].str.replace(r" ?seed=\S+$", "", regex=True)
-    if several:  # the same words may mean other settings in another sweep
+    if trials["sweep"].nunique() > 1:  # the same words may mean other settings in another sweep
         ambiguous = trials.groupby(cells)["cell_id"].transform("nunique") > 1
         cells = cells.where(~ambiguous, trials["sweep"] + ": " + cells)
     trials = trials.assign(cell=pd.Categorical(cells, categories=list(dict.fromkeys(cells))))
-    types: dict[str, Any] = {name: "category" for name in _WORDS}
-    types |= {name: "Int64" for name in _COUNTS}
+    types: dict[str, Any] = dict.fromkeys(_WORDS, "category")
+    types |= dict.fromkeys(_COUNTS, "Int64")
     return trials.astype(types).reset_index(drop=True)
 
 
@@ -352,13 +357,14 @@ def _images(parts: Sequence[pd.DataFrame], classes: Iterable[int] | None, per_cl
         images = images[images["label"].isin(set(classes))]
     if per_class is not None:
         images = images[images["index"] < per_class]
-    return images.sort_values(["trial_id", "label", "index"], ignore_index=True)
+    images = images.sort_values(["trial_id", "label", "index"], ignore_index=True)
+    return images.assign(image=[image["bytes"] for image in images["image"]])
 
 
-def _columns() -> pd.DataFrame:
-    """What the columns of the trials table say of themselves."""
+def _described(schema: pa.Schema) -> pd.DataFrame:
+    """What the columns of a table say of themselves."""
     rows = {}
-    for field in store.TRIALS:
+    for field in schema:
         said = {key.decode(): value.decode() for key, value in (field.metadata or {}).items()}
         rows[field.name] = {
             "description": said["description"],
