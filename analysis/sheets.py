@@ -69,7 +69,7 @@ def grid_sheet(results: Results, grid: Grid) -> Image.Image:
             here = trials.loc[(trials[grid.x] == x) & (trials[grid.y] == y), "trial_id"]
             cells.append(_images(images[images["trial_id"].isin(here.head(1))]))
         columns.append((f"{short(grid.x)} {value_text(x)}", cells))
-    title = ", ".join(word for word in (grid.title, "one image a class", f"seed {_spoken(trials['seed'])}") if word)
+    title = ", ".join(word for word in ("One image a class", grid.title, f"seed {_spoken(trials['seed'])}") if word)
     return sheet(columns, title, class_names=[f"{short(grid.y)} {value_text(y)}" for y in down])
 
 

@@ -133,7 +133,7 @@ def font(name: str, size: int) -> ImageFont.FreeTypeFont:
 
 
 def wrap(words: str, font: ImageFont.FreeTypeFont, width: float) -> list[str]:
-    """Lines of at most ``width`` pixels, broken at spaces and line breaks; longer words preferably after ``_``, ``=`` or ``.``."""
+    """Lines of at most ``width`` pixels, broken at spaces and line breaks; longer words preferably after ``_`` or ``=``."""
     lines: list[str] = []
     for paragraph in words.splitlines() or [""]:
         line = ""
@@ -144,7 +144,7 @@ def wrap(words: str, font: ImageFont.FreeTypeFont, width: float) -> list[str]:
             line = f"{line} {word}".strip()
             while font.getlength(line) > width and len(line) > 1:
                 fits = next(n for n in range(len(line) - 1, 0, -1) if n == 1 or font.getlength(line[:n]) <= width)
-                cut = next((n for n in range(fits, fits // 2, -1) if line[n - 1] in "_=."), fits)
+                cut = next((n for n in range(fits, fits // 2, -1) if line[n - 1] in "_="), fits)
                 lines.append(line[:cut])
                 line = line[cut:]
         lines.append(line)
