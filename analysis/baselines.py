@@ -30,7 +30,7 @@ def baselines(results: Results) -> Table:
     numbers = [*_measured(ours.rows, results.metrics), *_real(results, trials)]
     printed = published(set(trials["dataset"]))
     at = set(zip(trials["dataset"], trials["target_epsilon"], strict=True))
-    same = printed[[key in at for key in zip(printed["dataset"], printed["epsilon"], strict=True)]]
+    same = printed[pd.MultiIndex.from_frame(printed[["dataset", "epsilon"]]).isin(at)] if at else printed.iloc[:0]
     numbers += _printed(same)
     data = pd.DataFrame(numbers, columns=_COLUMNS)
     notes = [*claims(same), *_notes(printed, same, trials), *ours.notes]

@@ -7,7 +7,7 @@ within seeds says so; nothing can be said so against printed numbers, which have
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,7 @@ import pandas as pd
 from .published import DATASETS, METRICS, claims, mark, published
 from .results import Metric, Results
 from .rows import Ours, Row, ablation, chosen, evaluated
-from .statistics import ALPHA, NO_DIFFERENCE, BlockModel, Difference, holm
+from .statistics import ALPHA, BlockModel, Difference, holm
 from .table import BETTER, FOREIGN, WORSE, Table, epsilon_text, mean_and_spread
 
 _PRINTED = {1: ("Table 1", "IS and FID"), 2: ("Table 2", "gen2real accuracy")}
@@ -25,6 +25,8 @@ _PRINTED |= {3: ("Table 3", "noise injection"), 4: ("Table 4", "reconstruction")
 
 REAL = "Real images"
 """The row of ours that says what real images get in place of generated ones."""
+
+_REPAIR = {3: "noise_injection", 4: "reconstruction"}
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,10 @@ def paper_tables(results: Results) -> list[Table]:
     trials = evaluated(results)
     there = trials[trials["dataset"].isin(set(published(protocol="paper2026")["dataset"]))]
     compared = chosen(there, results)
-    ours = {1: compared, 2: compared, 3: ablation(there, "noise_injection"), 4: ablation(there, "reconstruction")}
+    repairs = {
+        n: ablation(there, repair, list(results.metrics)) for n, repair in ((3, "noise_injection"), (4, "reconstruction"))
+    }
+    ours = {1: compared, 2: compared, **repairs}
     elsewhere = sorted(set(trials["data_source"]) - set(there["data_source"]))
     if elsewhere:
         for n in ours:
@@ -76,7 +81,7 @@ def _table(n: int, ours: Ours, results: Results, datasets: set[str]) -> Table:
     data = pd.DataFrame(numbers, columns=_COLUMNS)
     shown = _shown(data, kinds, several, "setting" if n < 3 else subject)
     tests = int(data["p_holm"].notna().sum())
-    where = " and ".join(dict.fromkeys(DATASETS[kind.dataset] for kind in kinds))
+    where = ", ".join(dict.fromkeys(DATASETS[kind.dataset] for kind in kinds))
     title = f"{number} of Ma & Zhang (2026): {subject}, on {where}"
     return Table(f"table{n}", title, data, shown, tuple(_notes(n, ours, printed, kinds, tests, results)))
 
@@ -133,16 +138,16 @@ def _is_foreign(row: Any) -> bool:
 
 def _real(results: Results, rows: Sequence[Row], kinds: Sequence[Kind]) -> Iterator[dict[str, Any]]:
     """Metrics of real images in place of generated ones, of the data and number of images that the rows have."""
-    keys = ["data_source", "data_size", "data_shape", "evaluation_samples"]
-    used = {tuple(found): row.trials["dataset"].iloc[0] for row in rows for found in row.trials[keys].astype(str).to_numpy()}
+    keys = ["data_source", "data_size", "data_shape", "evaluation_samples"]  # the last is a float where a trial has none
+    used = {tuple(found): row.trials["dataset"].iloc[0] for row in rows for found in row.trials[keys].itertuples(index=False)}
     for real in results.real.to_dict("records"):
-        dataset = used.get(tuple(str(real[key]) for key in keys))
+        dataset = used.get(tuple(real[key] for key in keys))
         for kind in kinds:
             if kind.dataset == dataset and kind.column and kind.column in results.metrics and pd.notna(real[kind.column]):
                 yield {
                     **{"source": "ours", "row": f"real {real['data_shape']} {real['n']}", "method": REAL, "setting": ""},
                     **{"dataset": dataset, "metric": kind.metric, "column": kind.column, "value": real[kind.column]},
-                    **{"epsilon_printed": math.inf, "n": real["n"], "base": False},
+                    **{"epsilon": math.inf, "n": real["n"], "base": False},
                     "text": results.metrics[kind.column].text(real[kind.column]),
                 }
 
@@ -164,46 +169,56 @@ def _measured(rows: Sequence[Row], kinds: Sequence[Kind], metrics: Mapping[str, 
                             **{"value": values.mean(), "sd": values.std(), "base": row.base},
                         }
                     )
-    compared = [(entry, _difference(rows, entry["row"], entry["column"])) for entry in found if not entry["base"]]
+    differences = _differences(rows, {kind.column for kind in kinds if kind.column and kind.column in metrics})
+    compared = [(entry, differences[key]) for entry in found if (key := (entry["row"], entry["column"])) in differences]
     for (entry, difference), p in zip(compared, holm([difference.p for _, difference in compared]), strict=True):
         better = difference.mean * metrics[entry["column"]].sign > 0
         entry |= {"difference": difference.mean, "low": difference.low, "high": difference.high, "p_holm": p}
         entry["verdict"] = ("better" if better else "worse") if p < ALPHA else ""
+    seeds = {
+        number: max(entry["n"] for entry in found if entry["row"] == number) for number in {entry["row"] for entry in found}
+    }
     for entry in found:
         text = mean_and_spread(metrics[entry["column"]].text(entry["value"]), entry["sd"], entry["n"])
+        text += f" (n {entry['n']})" if entry["n"] < seeds[entry["row"]] else ""
         entry["text"] = text + {"better": f" {BETTER}", "worse": f" {WORSE}"}.get(entry.get("verdict", ""), "")
         entry["row"] = f"ours {entry['row']}"
     return found
 
 
-def _difference(rows: Sequence[Row], number: int, column: str) -> Difference:
-    """A row minus the base of its block, within seeds, the spread pooled over the block; all NaN where it has no base."""
-    same = [(other, row) for other, row in enumerate(rows) if row.block == rows[number].block]
-    base = next((other for other, row in same if row.base), None)
-    if base is None:
-        return NO_DIFFERENCE
-    frame = pd.concat([row.trials[["seed", column]].assign(cell=other) for other, row in same])
-    return BlockModel(frame, column).contrast({number: 1, base: -1})
+def _differences(rows: Sequence[Row], columns: Collection[str]) -> dict[tuple[int, str], Difference]:
+    """By row and column: the row minus the base of its block, within seeds, the spread pooled over the block."""
+    found: dict[tuple[int, str], Difference] = {}
+    for block in dict.fromkeys(row.block for row in rows):
+        same = {number: row for number, row in enumerate(rows) if row.block == block}
+        base = next((number for number, row in same.items() if row.base), None)
+        if base is not None and len(same) > 1:
+            frame = pd.concat([row.trials[["seed", *columns]].assign(cell=number) for number, row in same.items()])
+            others = [number for number in same if number != base]
+            for column in columns:
+                contrasts = BlockModel(frame, column).contrasts([{number: 1, base: -1} for number in others])
+                found |= {(number, column): contrast for number, contrast in zip(others, contrasts, strict=True)}
+    return found
 
 
 def _shown(data: pd.DataFrame, kinds: Sequence[Kind], several: bool, setting: str) -> pd.DataFrame:
+    texts = {(row.row, row.dataset, key): row.text for row in data.itertuples() for key in (row.metric, row.column) if key}
+    seeds = data.groupby("row")["n"].max()
     lines = []
-    for _, row in data.groupby("row", sort=False):
-        first = row.iloc[0]
+    for first in data.drop_duplicates("row").to_dict("records"):
         measured = first["source"] == "ours" and first["method"] != REAL
         marked = setting == "setting" and measured and first["base"]  # the levels of a repair say so themselves
         line = {"": first["source"], "method": f"{first['method']}{' (base)' if marked else ''}", setting: first["setting"]}
-        line |= {"ε": _epsilon(first), "seeds": f"{row['n'].max():g}" if measured else ""}
+        line |= {"ε": _epsilon(first), "seeds": f"{seeds[first['row']]:g}" if measured else ""}
         for kind in kinds:
-            of_kind = row["metric"].eq(kind.metric) if kind.metric else row["column"].eq(kind.column)
-            text = row.loc[of_kind & row["dataset"].eq(kind.dataset), "text"]
-            line[f"{DATASETS[kind.dataset]} {kind.heading}" if several else kind.heading] = text.iloc[0] if len(text) else ""
+            name = f"{DATASETS[kind.dataset]} {kind.heading}" if several else kind.heading
+            line[name] = texts.get((first["row"], kind.dataset, kind.metric or kind.column), "")
         lines.append(line)
     shown = pd.DataFrame(lines)
     return shown.drop(columns=[name for name in ("setting", "seeds") if name in shown and shown[name].eq("").all()])
 
 
-def _epsilon(row: pd.Series) -> str:
+def _epsilon(row: Mapping[str, Any]) -> str:
     if row["source"] == "printed":
         return "" if math.isinf(row["epsilon_printed"]) else f"{row['epsilon_printed']:g}{mark(row['accounting_sound'])}"
     return "" if row["method"] == REAL else epsilon_text(row["epsilon"])
@@ -221,7 +236,7 @@ def _notes(n: int, ours: Ours, printed: pd.DataFrame, kinds: Sequence[Kind], tes
         yield f"No trial here {missing}: the printed rows stand alone."
     else:
         first = pd.concat([row.trials for row in ours.rows])
-        deltas = ", ".join(f"{delta:g}" for delta in first["delta"].unique())
+        deltas = ", ".join(f"{delta:g}".replace("e-0", "e-") for delta in first["delta"].unique())
         samples = ", ".join(f"{int(count):,}" for count in first["evaluation_samples"].dropna().unique())
         sizes = ", ".join(f"{int(size):,}" for size in first["data_size"].unique())
         yield (

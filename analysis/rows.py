@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from numbers import Real
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from .published import dataset_of
@@ -23,11 +24,16 @@ REPAIRS = {"noise_injection": ("noise_injection",), "reconstruction": ("reconstr
 """The settings that Tables 3 and 4 vary, and how the names of the settings that belong to each begin."""
 
 
+KEPT = ["cell", "seed", "case", "epsilon", "dataset", "data_source", "data_size", "data_shape", "delta", "evaluation_samples"]
+"""What is kept of a trial beside its metrics."""
+
+
 @dataclass(frozen=True)
 class Row:
     """One row of ours: the trials behind it (seeds of one cell), and the block of rows that it may be compared within."""
 
     trials: pd.DataFrame
+    """Columns ``KEPT`` and the metrics."""
     method: str
     setting: str
     block: str
@@ -58,19 +64,20 @@ def chosen(trials: pd.DataFrame, results: Results) -> Ours:
         return Ours()
     metric = results.metrics[results.main_metric()]
     keys = ["case", "method", "dataset", "data_shape", "data_size", "target_epsilon"]
+    trials = trials[[*dict.fromkeys([*KEPT, *keys, *results.metrics])]]
+    shapes, sizes = (trials.groupby("dataset")[name].nunique().max() > 1 for name in ("data_shape", "data_size"))
     found = Ours()
     for values, group in trials.groupby(keys, observed=True, dropna=False, sort=False):
+        case, method, _, shape, size, _ = values
         means = group.groupby("cell", observed=True, sort=False)[metric.name].mean() * metric.sign
         cell = means.idxmax() if means.notna().any() else means.index[0]
-        rows = group[group["cell"] == cell]
-        case, method = str(values[0]), str(values[1])
-        name = method if case == method else f"{method} ({case})"
-        block = f"{values[2:]}"
+        name = (
+            f"{method}{f' ({case})' if case != method else ''}{f', {shape}' if shapes else ''}{f', {size:,}' if sizes else ''}"
+        )
         setting = str(cell).removeprefix(f"{case} ") if len(means) > 1 else ""
-        found.rows.append(Row(rows, name, setting, block, chosen_among=len(means)))
-    found.rows = [
-        row for block in dict.fromkeys(row.block for row in found.rows) for row in _with_base(found.rows, block, metric)
-    ]
+        found.rows.append(Row(group[group["cell"] == cell], name, setting, str(values[2:]), chosen_among=len(means)))
+    blocks = dict.fromkeys(row.block for row in found.rows)
+    found.rows = [row for block in blocks for row in _with_base(found.rows, block, metric)]
     picked = [f"{row.method} among {row.chosen_among}" for row in found.rows if row.chosen_among > 1]
     if picked:
         found.notes.append(
@@ -86,75 +93,89 @@ def _with_base(rows: Sequence[Row], block: str, metric: Metric) -> list[Row]:
     baselines = [row for row in same if not row.method.startswith(PAPER_METHOD)]
     first = [row for row in baselines if row.method.startswith(PUBLISHED_BASE)] or baselines
     base = max(first, key=lambda row: row.trials[metric.name].mean() * metric.sign, default=None)
-    return [Row(row.trials, row.method, row.setting, block, row is base, row.chosen_among) for row in same]
+    return [replace(row, base=row is base) for row in same]
 
 
-def ablation(trials: pd.DataFrame, repair: str) -> Ours:
-    """A row a level of ``repair`` (and schedule, start, matching), other settings equal, in a block a case."""
+def ablation(trials: pd.DataFrame, repair: str, metrics: Sequence[str]) -> Ours:
+    """A row a level of ``repair`` (and schedule, start, matching), in a block a setting of all else, the other repair off.
+
+    Settings that only follow from the repair (the size of the encoder that a matching needs) do not count as another
+    setting. Where the other repair was never off its lowest level is taken, and a note says so.
+    """
     found = Ours()
     column = f"config.{repair}"
-    if column not in trials or trials[column].notna().sum() == 0:
+    if column not in trials or trials[column].isna().all():
         return found
     trials = trials[trials[column].notna()]
     settings = [name for name in trials if name.startswith("config.")]
-    of_it = [name for name in settings if name.removeprefix("config.").startswith(REPAIRS[repair])]
-    (other,) = (f"config.{name}" for name in REPAIRS if name != repair)
-    of_other = [name for name in settings if name.removeprefix("config.").startswith(REPAIRS[other.removeprefix("config.")])]
-    equal = [*settings, "method", "dataset", "data_shape", "data_size", "target_epsilon", "delta", "evaluation_samples"]
-    follow = _following(trials, [name for name in settings if name not in {*of_it, *of_other}], repair)
-    keys = {
-        "rest": _key(trials, [name for name in equal if name not in {*of_it, *of_other, *follow}]),
-        "other": _key(trials, of_other),
-        "level": _key(trials, of_it),
-    }
-    trials = trials.assign(**keys)
-    varied = trials.groupby(["rest", "other"], sort=False)["level"].transform("nunique") > 1
-    for _, same in trials[varied].groupby("rest", sort=False):
-        levels = same[other].map(_number) if other in same else pd.Series(0.0, index=same.index)
-        base = levels.fillna(0).abs().min()
-        if base:
-            found.notes.append(
-                f"No trial of {same['case'].iloc[0]} has {other.removeprefix('config.')} 0: these have {base:g}."
-            )
-        at_base = same[levels.fillna(0).abs() == base]
-        block = at_base[at_base["other"] == at_base["other"].iloc[0]]
-        found.rows += _levels(block, repair, of_it, trials)
+    axes = [name for name in trials if name.startswith("axis.")]
+    (other,) = (name for name in REPAIRS if name != repair)
+    of_it, of_other = ([name for name in settings if _belongs(name, to)] for to in (repair, other))
+    codes = _codes(trials, [*settings, *axes, "sweep", "case", *_EQUAL])
+    around = _key(codes, ["sweep", "case", *(name for name in axes if not _belongs(name, repair))])
+    rest = [name for name in settings if name not in of_it and name not in of_other and name in codes]
+    rest = [name for name in rest if not (codes[name].groupby(around).nunique() > 1).any()]
+    apart = [name for name in axes if name in codes and not _belongs(name, repair, other) and "privacy." not in name]
+    values = trials[[*dict.fromkeys([*KEPT, *metrics, *of_it, *apart])]].assign(
+        rest=_key(codes, [*rest, *_EQUAL]),
+        level=_key(codes, of_it),
+        other=_key(codes, of_other),
+        off=trials[f"config.{other}"].map(_number).fillna(0).abs() if f"config.{other}" in trials else 0.0,
+    )
+    varied = values.groupby(["rest", "other"])["level"].transform("nunique") > 1
+    for rest_code, same in values[varied].groupby("rest", sort=False):
+        lowest = same["off"].min()
+        if lowest:
+            found.notes.append(f"No trial of {same['case'].iloc[0]} has {other} 0: those with {lowest:g} are shown.")
+        block = same[same["off"] == lowest]
+        block = block[block["other"] == block["other"].iloc[0]]
+        found.rows += _levels(block, repair, of_it, apart, str(rest_code))
     return found
 
 
-def _levels(block: pd.DataFrame, repair: str, of_it: Sequence[str], trials: pd.DataFrame) -> Iterator[Row]:
+_EQUAL = ["method", "dataset", "data_shape", "data_size", "target_epsilon", "delta", "evaluation_samples"]
+"""Columns, beside the settings, that rows of one block have in common."""
+
+
+def _levels(block: pd.DataFrame, repair: str, of_it: Sequence[str], apart: Sequence[str], name: str) -> Iterator[Row]:
     """Rows of one block, in the order of their level; the first, 0 where it was run, is the base."""
     groups = [rows for _, rows in block.groupby("level", sort=False)]
     groups.sort(key=lambda rows: (_number(rows[f"config.{repair}"].iloc[0]), rows["cell"].cat.codes.min()))
     first = groups[0].iloc[0]
-    axes = {_bare(name): name for name in trials if name.startswith("axis.")}
-    known = ("privacy.", *(prefix for prefixes in REPAIRS.values() for prefix in prefixes))  # epsilon has a column of its own
-    apart = {bare: name for bare, name in axes.items() if not bare.startswith(known) and trials[name].astype(str).nunique() > 1}
-    words = [str(first["case"]), *(f"{bare}={first[name]}" for bare, name in apart.items() if pd.notna(first[name]))]
+    words = [str(first["case"]), *(f"{_bare(axis)}={first[axis]}" for axis in apart if pd.notna(first[axis]))]
     for number, rows in enumerate(groups):
         row = rows.iloc[0]
         differs = [name for name in of_it if name != f"config.{repair}" and str(row[name]) != str(first[name])]
-        side = ", ".join(f"{name.removeprefix('config.').removeprefix(f'{repair}_')} {row[name]}" for name in differs)
+        side = ", ".join(f"{_bare(name).removeprefix(f'{repair}_')} {row[name]}" for name in differs)
         setting = f"{row[f'config.{repair}']}{' (base)' if number == 0 else ''}{f' ({side})' if side else ''}"
-        yield Row(rows, " ".join(words), setting, block=str(first["rest"]), base=number == 0)
+        yield Row(rows, " ".join(words), setting, block=name, base=number == 0)
 
 
-def _following(trials: pd.DataFrame, settings: Sequence[str], repair: str) -> list[str]:
-    """Settings that no axis has and that differ between levels of the repair: they follow from it (an encoder's size)."""
-    axes = [name for name in trials if name.startswith("axis.") and not _bare(name).startswith(REPAIRS[repair])]
-    same = _key(trials, ["sweep", "case", *axes])
-    return [name for name in settings if (trials[name].astype(str).groupby(same).nunique() > 1).any()]
+def _codes(trials: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
+    """A number for every value (missing is one too) of the columns that vary."""
+    codes = {}
+    for name in columns:
+        values = trials[name]
+        if values.dtype == object:  # lists cannot be told apart but by their text
+            values = values.map(str)
+        found = pd.factorize(values, use_na_sentinel=True)[0]
+        if len(found) and (found != found[0]).any():
+            codes[name] = found
+    return pd.DataFrame(codes, index=trials.index)
 
 
-def _key(trials: pd.DataFrame, columns: Sequence[str]) -> pd.Series:
-    """One string a row that is equal where all ``columns`` are; only those that vary are read."""
-    texts = [trials[name].astype(str) for name in columns]
-    texts = [text for text in texts if text.nunique() > 1]
-    return texts[0].str.cat(texts[1:], sep="|") if texts else pd.Series("", index=trials.index)
+def _key(codes: pd.DataFrame, columns: Sequence[str]) -> np.ndarray:
+    """One number a row, equal where all ``columns`` are; those that do not vary are not in ``codes``."""
+    there = [name for name in columns if name in codes]
+    return np.unique(codes[there].to_numpy(), axis=0, return_inverse=True)[1].ravel() if there else np.zeros(len(codes), int)
 
 
-def _bare(axis: str) -> str:
-    return axis.removeprefix("axis.").removeprefix("train.")
+def _belongs(setting: str, *repairs: str) -> bool:
+    return _bare(setting).startswith(tuple(prefix for repair in repairs for prefix in REPAIRS[repair]))
+
+
+def _bare(name: str) -> str:
+    return name.removeprefix("config.").removeprefix("axis.").removeprefix("train.")
 
 
 def _number(value: Any) -> float:
