@@ -63,15 +63,23 @@ def thinned(curve: pd.DataFrame) -> pd.DataFrame:
     return curve.iloc[np.linspace(0, len(curve) - 1, MAX_POINTS).round().astype(int)]
 
 
-def distinct_accounts(history: pd.DataFrame, trials: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
-    """Distinct curves of epsilon (step, epsilon), most trials first, each with what names its trials."""
+def distinct_accounts(history: pd.DataFrame, trials: pd.DataFrame, tolerance: float) -> list[tuple[str, pd.DataFrame]]:
+    """Curves of epsilon (step, epsilon) that differ by more than ``tolerance`` of it somewhere, those of most trials first.
+
+    Each has a name that tells its trials from the others.
+    """
     history = history.dropna(subset=["epsilon"]).sort_values(["trial_id", "step"])
-    shared: dict[bytes, list[str]] = {}
+    exact: dict[bytes, list[str]] = {}
     curves: dict[bytes, pd.DataFrame] = {}
     for trial, curve in history.groupby("trial_id", sort=False, observed=True):
-        key = curve["step"].to_numpy(float).tobytes() + curve["epsilon"].round(9).to_numpy(float).tobytes()
-        shared.setdefault(key, []).append(str(trial))
+        key = curve[["step", "epsilon"]].to_numpy(float).tobytes()
+        exact.setdefault(key, []).append(str(trial))
         curves.setdefault(key, curve[["step", "epsilon"]])
+    shared: dict[bytes, list[str]] = {}
+    for key, members in exact.items():
+        shared.setdefault(next((kept for kept in shared if _alike(curves[kept], curves[key], tolerance)), key), []).extend(
+            members
+        )
     words = {trial: str(cell).split() for trial, cell in zip(trials["trial_id"], trials["cell"], strict=True)}
     cases = dict(zip(trials["trial_id"], trials["case"].astype(str), strict=True))
     common = set.intersection(*map(set, words.values())) if words else set()
@@ -83,6 +91,14 @@ def distinct_accounts(history: pd.DataFrame, trials: pd.DataFrame) -> list[tuple
         count = "1 trial" if len(members) == 1 else f"{len(members)} trials"
         found.append((f"all {count}" if len(shared) == 1 else f"{name} ({count})".strip(), curves[key]))
     return found
+
+
+def _alike(one: pd.DataFrame, other: pd.DataFrame, tolerance: float) -> bool:
+    return (
+        len(one) == len(other)
+        and (one["step"].to_numpy() == other["step"].to_numpy()).all()
+        and np.allclose(one["epsilon"], other["epsilon"], rtol=tolerance, atol=0)
+    )
 
 
 def heat(

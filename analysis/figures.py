@@ -25,13 +25,16 @@ from .results import ResultsError
 from .statistics import ALPHA
 
 if TYPE_CHECKING:
+    from .grid import Grid
     from .results import Metric, Results
 
 MAX_SERIES = 12
 """Most lines, or cells, in one picture; the caption says how many are left out."""
 MAX_ROWS = 36
 """Most rows of a list of intervals."""
-MAX_PANELS = 9
+MAX_PANELS = 6
+MAX_NUMBERS = 100
+"""Most cells of all heatmaps in one picture, beside the first panel's."""
 
 
 @styled
@@ -44,7 +47,7 @@ def heatmaps(results: Results, metric: str) -> Figure:
     found = [grid for grid in grids(results) if grid.frame(metric).notna().any(axis=None)]
     if not found:
         raise ResultsError(f"no two axes cross in the trials that have {metric}; a grid needs two values of each of two axes")
-    shown = found[:MAX_PANELS]
+    shown = _best_panels(found, described)
     means = [grid.frame(metric).astype(float) for grid in shown]
     among = np.concatenate([mean.to_numpy().ravel() for mean in means])
     across, down = max(mean.shape[1] for mean in means), max(mean.shape[0] for mean in means)
@@ -73,8 +76,8 @@ def heatmaps(results: Results, metric: str) -> Figure:
         figure,
         f"{_heading(described)}: mean{' and half-width of its 95 % Student interval' * tested} over {_seeds(counts)};",
         "lighter is better. Outlined: best mean of the panel.",
+        f"Panels with the best means; {len(found) - len(shown)} others are left out." if len(found) > len(shown) else "",
         "Dot: no test tells it from the best (5 %, paired within seeds, Holm over the panel)." if tested else "",
-        _left_out(len(found) - len(shown), "panels"),
     )
     return figure
 
@@ -164,18 +167,20 @@ def effects_plot(effects: pd.DataFrame, metric: Metric) -> Figure:
     groups = list(known.groupby(["factor", "level", "base"], sort=False, dropna=False))
     shown, kinds = groups[: MAX_ROWS // 2], [kind for kind in KINDS if (known["kind"] == kind).any()]
     labels = [wrapped(f"{words(factor, level)} against {value_text(base)}", 2.4) for (factor, level, base), _ in shown]
-    figure, axes = _rows(labels, 0.15 * len(kinds) + 0.06)
-    axes.axvline(0, color=INK, linewidth=0.8)
-    axes.grid(visible=False, axis="y")
-    axes.hlines(np.arange(1, len(shown)) - 0.5, 0, 1, color=RULE, linewidth=0.6, transform=axes.get_yaxis_transform())
-    for row, (_, contrasts) in enumerate(shown):
-        for effect in contrasts.itertuples():
-            number = list(KINDS).index(effect.kind)
-            at = row + 0.8 * ((kinds.index(effect.kind) + 0.5) / len(kinds) - 0.5)
-            style = look(number) | {"linestyle": "none"}
+    slots = [max(len(rows), label.count("\n") + 1) + 0.5 for label, (_, rows) in zip(labels, shown, strict=True)]
+    edges = np.cumsum([0.0, *slots])
+    figure, (axes,) = plotting.panels(1, 1, 0.16 * edges[-1] + 0.5)
+    for middle, (_, contrasts) in zip((edges[:-1] + edges[1:]) / 2, shown, strict=True):
+        for place, effect in enumerate(contrasts.itertuples()):
+            at, style = middle + place - (len(contrasts) - 1) / 2, look(list(KINDS).index(effect.kind)) | {"linestyle": "none"}
             axes.hlines(at, effect.low, effect.high, color=style["color"])
             face = style["color"] if effect.p_holm < ALPHA else PAPER
             axes.plot(effect.difference, at, **style, markerfacecolor=face)
+    axes.axvline(0, color=INK, linewidth=0.8)
+    axes.grid(visible=False, axis="y")
+    axes.hlines(edges[1:-1], 0, 1, color=RULE, linewidth=0.6, transform=axes.get_yaxis_transform())
+    axes.set_yticks((edges[:-1] + edges[1:]) / 2, labels)
+    axes.set_ylim(edges[-1], 0)
     axes.set_xlabel(f"difference in {_heading(metric)}")
     if len(kinds) > 1:
         handles = [Line2D([], [], **look(list(KINDS).index(kind)) | {"linestyle": "-"}) for kind in kinds]
@@ -196,16 +201,17 @@ def importance_plot(importance: pd.DataFrame) -> Figure:
     known = importance.dropna(subset=["share"])
     if known.empty:
         raise ResultsError("nothing varies over enough trials to say what matters, so there is nothing to draw")
-    figure, axes = _rows([wrapped(short(str(term)), 2.4) for term in known["term"]], 0.24)
+    figure, axes = _rows([wrapped(" x ".join(map(short, term.split(" x "))), 2.4) for term in known["term"]], 0.24)
     rows = np.arange(len(known))
-    axes.barh(rows, 100 * known["share"], 0.6, color=plotting.COLOURS[5])
-    axes.hlines(rows, 100 * known["low"], 100 * known["high"], color=INK, linewidth=1)
+    axes.barh(rows, 100 * known["share"], 0.6, color=plotting.COLOURS[0], alpha=0.25)
+    axes.hlines(rows, 100 * known["low"], 100 * known["high"], color=plotting.COLOURS[0])
+    axes.plot(100 * known["share"], rows, "o", color=plotting.COLOURS[0])
     axes.set_xlim(0, 100)
     axes.grid(visible=False, axis="y")
     axes.set_xlabel("share of the variance between trials (%)")
     plotting.caption(
         figure,
-        "Bars: sums of squares of the fitted model.",
+        "Bars: sums of squares of type II of the fitted model, less what chance takes.",
         "Lines: 95 % intervals, residual bootstrap." if known["low"].notna().any() else "",
     )
     return figure
@@ -285,7 +291,7 @@ def per_class_plot(results: Results) -> Figure:
 @styled
 def epsilon_against_step(results: Results) -> Figure:
     """Epsilon spent after each step: a line a distinct account, the targets dashed. Trials of one account share a line."""
-    curves = distinct_accounts(results.history, results.trials)
+    curves = distinct_accounts(results.history, results.trials, EPSILON_TOLERANCE)
     if not curves:
         raise ResultsError("no step of any trial has a proven epsilon, so there is no account to draw")
     figure, (axes,) = plotting.panels(1, 1, 2.7)
@@ -312,7 +318,7 @@ def epsilon_against_step(results: Results) -> Figure:
     plotting.legend(figure, handles, names)
     plotting.caption(
         figure,
-        "Epsilon of all releases up to a step; trials with the same account share a line.",
+        f"Epsilon of all releases up to a step. Trials whose accounts agree within {EPSILON_TOLERANCE:.0%} share a line.",
         _left_out(len(curves) - MAX_SERIES, "accounts"),
     )
     return figure
@@ -321,15 +327,18 @@ def epsilon_against_step(results: Results) -> Figure:
 @styled
 def training_curves(results: Results) -> Figure:
     """What training showed at its checkpoints, over the steps: a panel a quantity, a line a cell (mean over its seeds)."""
-    history, metric = results.history, results.main_metric()
-    quantities = {name: name.removeprefix("metric.").replace("_", " ") for name in history if name.startswith("metric.")}
-    quantities = {name: _heading(results.metrics[name]) for name in results.metrics if name in history} | quantities
+    history = results.history
+    quantities = {name: _heading(metric) for name, metric in results.metrics.items() if name in history}
+    quantities |= {name: name.removeprefix("metric.").replace("_", " ") for name in history if name.startswith("metric.")}
     quantities = {name: text for name, text in quantities.items() if history[name].notna().any()}
     if not quantities:
         raise ResultsError("the history of these trials holds no quantity beside epsilon, so there are no curves to draw")
-    ranks = results.trials.groupby("cell", observed=True)[metric].mean()
-    ranked = list(ranks.sort_values(ascending=results.metrics[metric].better == "lower", na_position="last").index)
-    with_history = [cell for cell in ranked if cell in set(history["cell"])]
+    ranked = list(dict.fromkeys(results.trials["cell"]))
+    if results.metrics:
+        metric = results.metrics[results.main_metric()]
+        ranked = _best_first(results.trials.groupby("cell", observed=True)[metric.name].mean(), metric)
+    present = set(history["cell"])
+    with_history = [cell for cell in ranked if cell in present]
     shown = with_history[:MAX_SERIES]
     columns = min(2, len(quantities))
     figure, panels = plotting.panels(len(quantities), columns, 2.7 if columns == 1 else 2.3)
@@ -348,10 +357,18 @@ def training_curves(results: Results) -> Figure:
     plotting.caption(
         figure,
         "Means over seeds.",
-        f"Cells in the order of {results.metrics[metric].heading}, best first." if len(shown) > 1 else "",
+        f"Cells in the order of {metric.heading}, best first." if len(shown) > 1 and results.metrics else "",
         _left_out(len(with_history) - len(shown), "cells"),
     )
     return figure
+
+
+def _best_panels(found: Sequence[Grid], metric: Metric) -> list[Grid]:
+    """As many grids as a picture holds, those with the best means, in their order."""
+    means = [metric.sign * grid.frame(metric.name).to_numpy(float) for grid in found]
+    count = max(1, min(MAX_PANELS, MAX_NUMBERS // max(mean.size for mean in means)))
+    kept = sorted(range(len(found)), key=lambda number: -np.nanmax(means[number]))[:count]
+    return [found[number] for number in sorted(kept)]
 
 
 def _rows(labels: Sequence[str], height: float = 0.2) -> tuple[Figure, Axes]:
@@ -371,6 +388,11 @@ def _numbers(mean: pd.DataFrame, low: pd.DataFrame, high: pd.DataFrame, metric: 
         digits = len(texts.iat[row, column].partition(".")[2])
         texts.iat[row, column] += f"\n±{half.iat[row, column]:.{digits}f}"
     return texts.to_numpy().tolist()
+
+
+def _best_first(means: pd.Series, metric: Metric) -> list[Any]:
+    """The index of the means, those without one last."""
+    return list(means.sort_values(ascending=metric.better == "lower", na_position="last", kind="stable").index)
 
 
 def _handles(count: int) -> list[Line2D]:

@@ -10,11 +10,13 @@ from functools import cache
 from html import escape
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import matplotlib
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
-from matplotlib.layout_engine import PlaceHolderLayoutEngine
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from PIL.ImageFont import FreeTypeFont
 
@@ -28,6 +30,7 @@ LINE = 1.25 * TEXT / 72
 
 # What `inline` replaces by CSS variables, so that one figure is legible on light and dark paper.
 INK, MUTED, RULE, PAPER = "#1a1a1a", "#666666", "#dcdcdc", "#ffffff"
+FONT = "'DejaVu Sans', sans-serif"
 VARIABLES = {INK: "--ink", MUTED: "--muted", RULE: "--line", PAPER: "--paper"}
 # Numbers on a coloured cell keep their colour on any paper, so these differ from the four above.
 ON_DARK, ON_LIGHT = "#fdfdfd", "#0b0b0b"
@@ -170,14 +173,19 @@ def logarithmic(axes: Axes, which: str) -> None:
 
 
 def save(figure: Figure, folder: str | Path, name: str) -> list[Path]:
-    """Write ``figure`` as ``folder/name.png`` (200 dots an inch) and ``folder/name.svg``, both on white; return the paths."""
+    """Write ``figure`` as ``folder/name.png`` (200 dots an inch) and ``folder/name.svg``, both on white; return the paths.
+
+    A figure that was saved or inlined is finished: what is drawn on it later does not show.
+    """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     png, svg = folder / f"{name}.png", folder / f"{name}.svg"
-    _lay_out(figure)
+    text = _svg(figure)
+    figure.dpi = 200
     with matplotlib.rc_context(STYLE):
-        figure.savefig(png, dpi=200, metadata={"Software": None})
-    svg.write_text(_svg(figure, transparent=False), encoding="utf-8")
+        FigureCanvasAgg(figure).print_png(png, metadata={"Software": None})
+    start = text.index(">", text.index("<svg")) + 1
+    svg.write_text(f'{text[:start]}\n <rect width="100%" height="100%" fill="{PAPER}"/>{text[start:]}', encoding="utf-8")
     return [png, svg]
 
 
@@ -185,38 +193,39 @@ def inline(figure: Figure, name: str, title: str, description: str = "") -> str:
     """``figure`` as an SVG element for a page.
 
     Its ids begin with ``name``, so that figures of several names can stand in one page. The background is transparent; ink,
-    muted ink, rules and paper are the CSS variables ``--ink``, ``--muted``, ``--line`` and ``--paper`` where the page sets
+    muted ink, lines and paper are the CSS variables ``--ink``, ``--muted``, ``--line`` and ``--paper`` where the page sets
     them. Screen readers read ``title`` and ``description``. The same figure gives the same text.
     """
-    _lay_out(figure)
-    text = _svg(figure, transparent=True)
+    text = _svg(figure)
     text = text[text.index("<svg") :]
     text = re.sub(r'\bid="([^"]+)"', rf'id="{name}-\1"', text)
     text = re.sub(r'(url\(|href=")#', rf"\1#{name}-", text)
-    text = re.sub(r"(font: (?:[\w.]+ )*[\d.]+px) [^;\"]*", r"\1 system-ui, sans-serif", text)
+    text = re.sub(r"<defs>\s*<style.*?</style>\s*</defs>", "", text, flags=re.DOTALL)  # its selector `*` would reach the page
+    text = text.replace(FONT, "system-ui, sans-serif")
     for colour, variable in VARIABLES.items():
         text = text.replace(colour, f"var({variable}, {colour})")
-    words = f'<title id="{name}-title">{escape(title)}</title>'
-    labelled = f"{name}-title"
+    words, labelled = f'<title id="{name}-title">{escape(title)}</title>', f"{name}-title"
     if description:
         words += f'<desc id="{name}-description">{escape(description)}</desc>'
         labelled += f" {name}-description"
     head, rest = text.split(">", 1)
-    return f'{head} role="img" aria-labelledby="{labelled}">{words}{rest}'
+    return f'{head} style="stroke-linejoin: round" role="img" aria-labelledby="{labelled}">{words}{rest}'
 
 
-def _lay_out(figure: Figure) -> None:
-    """Let the layout engine place everything once; drawing again, in another form, then takes a third of the time."""
-    if not isinstance(figure.get_layout_engine(), (PlaceHolderLayoutEngine, type(None))):
+_finished: WeakKeyDictionary[Figure, str] = WeakKeyDictionary()
+
+
+def _svg(figure: Figure) -> str:
+    """The figure as an SVG document without a background: laid out and drawn once, however often it is asked for."""
+    if figure not in _finished:
+        out = io.StringIO()
         with matplotlib.rc_context(STYLE):
             figure.draw_without_rendering()
-        figure.set_layout_engine("none")
-
-
-def _svg(figure: Figure, *, transparent: bool) -> str:
-    out = io.StringIO()
-    with matplotlib.rc_context(STYLE):
-        figure.savefig(
-            out, format="svg", transparent=transparent, metadata=dict.fromkeys(("Creator", "Date", "Format", "Type"))
-        )
-    return out.getvalue()
+            figure.set_layout_engine("none")
+            figure.patch.set_visible(False)
+            FigureCanvasSVG(figure).print_svg(out, metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
+            figure.patch.set_visible(True)
+        text = re.sub(r"<!--.*?-->\s*", "", out.getvalue(), flags=re.DOTALL).replace("'DejaVu Sans'", FONT)
+        # A hundredth of a point cannot be seen; matplotlib writes millionths.
+        _finished[figure] = re.sub(r' (?:d|x|y|transform)="[^"]*"', lambda found: re.sub(r"(\.\d\d)\d+", r"\1", found[0]), text)
+    return _finished[figure]

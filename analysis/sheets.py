@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 from PIL import Image
 
-from harness.contact_sheet import MAX_COLUMNS, Column, sheet
+from harness.contact_sheet import MAX_COLUMNS, sheet
 
 from .design import levels, short, value_text
 from .results import ResultsError
@@ -29,8 +29,7 @@ def sample_sheet(results: Results, trial_ids: Sequence[str] | None = None) -> Im
     Without ``trial_ids``: a column a method (a case, where the sweep has cases), of the cell with the best mean of the main
     metric and of its lowest seed, whatever that seed's images look like. Raises ``ResultsError`` where no image was kept.
     """
-    chosen = trial_ids is None
-    rows = _best_of_each_method(results) if chosen else _rows(results, trial_ids)
+    rows = _best_of_each_method(results) if trial_ids is None else _rows(results, trial_ids)
     rows = rows.head(MAX_COLUMNS)
     images = results.samples(trial_ids=rows["trial_id"], per_class=PER_CLASS)
     if images.empty:
@@ -38,7 +37,7 @@ def sample_sheet(results: Results, trial_ids: Sequence[str] | None = None) -> Im
     real = results.real_samples(per_class=PER_CLASS)
     classes = sorted({*images["label"], *real["label"]})
     columns = [
-        (_heading(row, chosen), _by_class(images[images["trial_id"] == row.trial_id], classes))
+        (_heading(row, trial_ids is None), _by_class(images[images["trial_id"] == row.trial_id], classes))
         for row in rows.itertuples()
         if (images["trial_id"] == row.trial_id).any()
     ]
@@ -90,8 +89,8 @@ def _rows(results: Results, trial_ids: Sequence[str]) -> pd.DataFrame:
     return results.trials.set_index("trial_id").loc[list(trial_ids)].reset_index()
 
 
-def _heading(row: tuple, chosen: bool) -> str:
-    """What a column shows: setting, seed and epsilon."""
+def _heading(row: Any, chosen: bool) -> str:
+    """What a column shows: method, setting, seed and epsilon of a row of the trials table."""
     seed = f"seed {row.seed}{', not chosen among seeds' if chosen else ''}"
     epsilon = "epsilon not proven" if pd.isna(row.epsilon) else f"epsilon {row.epsilon:.3g}"
     return "\n".join(word for word in (str(row.method) if row.method != row.case else "", str(row.cell), seed, epsilon) if word)
