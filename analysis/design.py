@@ -38,9 +38,10 @@ def factors(results: Results) -> list[str]:
 
 
 def settings(results: Results, names: Sequence[str]) -> pd.DataFrame:
-    """The given columns, a row a cell, indexed by cell in the order of the trials; lists become JSON text."""
-    first = results.trials.drop_duplicates("cell").set_index("cell")
-    return pd.DataFrame({name: first[name].map(_hashable) if first[name].dtype == object else first[name] for name in names})
+    """The given columns, a row a cell, indexed by cell in the order of its categories; lists become JSON text."""
+    first = results.trials.drop_duplicates("cell").sort_values("cell").set_index("cell")
+    columns = {name: first[name].map(_hashable) if first[name].dtype == object else first[name] for name in names}
+    return pd.DataFrame(columns, index=first.index)
 
 
 def comparable(values: pd.Series) -> pd.Series:

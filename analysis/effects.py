@@ -42,7 +42,8 @@ def effects(results: Results, metric: str, within: Grid | None = None) -> pd.Dat
     trials = results.trials[results.trials[metric].notna()]
     if within is not None:
         trials = trials[trials["cell"].isin(within.cells["cell"])]
-    table = settings(results, names).loc[list(trials["cell"].unique())]
+    table = settings(results, names)
+    table = table[table.index.isin(trials["cell"])]
     leader = leaders(table)
     names = [name for name, first in leader.items() if first == name and len(set(comparable(table[name]))) > 1]
     keys = pd.DataFrame({name: comparable(table[name]) for name in names}, index=table.index)

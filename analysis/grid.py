@@ -44,7 +44,7 @@ _TEST = "paired within seeds, pooled spread, Holm"
 
 
 def cells(results: Results, metrics: Sequence[str] | None = None) -> pd.DataFrame:
-    """A row a cell and metric, in the order of the trials: ``cell``, the factors, ``epsilon``, ``target_epsilon``, ``metric``,
+    """A row a cell and metric, in the order of the cells: ``cell``, the factors, ``epsilon``, ``target_epsilon``, ``metric``,
     ``mean``, ``sd``, ``n``, ``low``, ``high`` (95 % Student interval of the mean).
 
     ``n`` counts seeds with a value; a seed that a cell has twice counts once, with its mean. ``epsilon`` is the largest of
@@ -102,11 +102,12 @@ class Grid:
 
 
 def grids(results: Results, x: str | None = None, y: str | None = None) -> list[Grid]:
-    """The grid of two factors for each combination of the others, in the order of the trials.
+    """The grid of two factors for each combination of the others, in the order of the cells.
 
     Without names: noise_injection x reconstruction where they cross, else the pair of axes with most cells, else a pair with
     the case or method. Two factors cross where, all else equal, two values of one meet the same two values of the other.
-    [] where nothing does. Names may leave ``axis.`` out. Raises ``ResultsError`` for one that does not vary.
+    [] where nothing does. Names may be what follows ``axis.``, or its last word. Raises ``ResultsError`` for one that does
+    not vary.
     """
     names = factors(results)
     x, y = (None if name is None else _named(name, names) for name in (x, y))
@@ -138,7 +139,8 @@ def _others(leader: Mapping[str, str], x: str, y: str) -> list[str]:
 
 def _named(name: str, names: Sequence[str]) -> str:
     found = [factor for factor in names if name in (factor, factor.removeprefix("axis."))]
-    if not found:
+    found = found or [factor for factor in names if name == short(factor)]
+    if len(found) != 1:
         raise ResultsError(f"`{name}` does not vary over these trials; what does is {', '.join(names) or 'nothing'}")
     return found[0]
 

@@ -155,8 +155,9 @@ def holm(p_values: Sequence[float] | np.ndarray | pd.Series) -> np.ndarray:
 def seeds_needed(difference: float, sd: float, power: float = 0.8, alpha: float = ALPHA) -> int | None:
     """Fewest seeds at which a paired t-test finds ``difference`` with probability ``power`` (``TTestPower``).
 
-    ``sd`` is of one seed's difference. None where the difference is 0, or either is unknown. One test at ``alpha``: what is
-    corrected for many comparisons wants more. Taken from the same results, difference and spread are themselves uncertain.
+    ``sd`` is of one seed's difference. None where the difference is 0 (or would take a billion seeds), or either is unknown.
+    One test at ``alpha``: what is corrected for many comparisons wants more. Taken from the same results, difference and
+    spread are themselves uncertain.
 
     >>> seeds_needed(0.02, 0.02), seeds_needed(0.005, 0.02), seeds_needed(0.0, 0.02)
     (10, 128, None)
@@ -169,7 +170,7 @@ def seeds_needed(difference: float, sd: float, power: float = 0.8, alpha: float 
     # The normal approximation needs fewer than Student's t, by about two; beyond a million that is nothing.
     normal = ((stats.norm.ppf(1 - alpha / 2) + stats.norm.ppf(power)) / effect) ** 2
     if normal > 1e6:
-        return math.ceil(normal)
+        return math.ceil(normal) if normal < 1e9 else None
     n = max(2, math.floor(normal))
     while TTestPower().power(effect, n, alpha) < power:
         n += 1

