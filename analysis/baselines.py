@@ -61,12 +61,17 @@ def _measured(rows: Sequence[Row], metrics: Mapping[str, Metric]) -> Iterator[di
 
 def _real(results: Results, trials: pd.DataFrame) -> Iterator[dict[str, Any]]:
     datasets = dict(zip(trials["data_source"], trials["dataset"], strict=True))
+    several = len(results.real) > 1
     for real in results.real.to_dict("records"):
         for name, metric in results.metrics.items():
             if real["data_source"] in datasets and pd.notna(real[name]):
                 yield {
-                    **{"protocol": "ours", "dataset": datasets[real["data_source"]], "method": f"Real images ({real['n']:,})"},
-                    **{"setting": "", "epsilon": math.inf, **_kind(metric)},
+                    **{"protocol": "ours", "dataset": datasets[real["data_source"]], "method": "Real images"},
+                    **{
+                        "setting": f"{real['data_shape']}, {real['n']:,}" if several else f"{real['n']:,}",
+                        "epsilon": math.inf,
+                        **_kind(metric),
+                    },
                     **{"value": real[name], "text": _text(metric, metric.text(real[name]))},
                 }
 
@@ -118,7 +123,8 @@ def _shown(data: pd.DataFrame) -> pd.DataFrame:
         line |= {"data": DATASETS.get(dataset, dataset)} if several else {}
         line |= {"method": f"{method} ({setting})" if setting else method}
         claim = mark(row["accounting_sound"].iloc[0])
-        line["ε"] = f"{printed:g}{claim}" if protocol in PROTOCOLS else epsilon_text(row["epsilon"].iloc[0])
+        spent = row["epsilon"].iloc[0]
+        line["ε"] = f"{printed:g}{claim}" if protocol in PROTOCOLS else "" if spent == math.inf else epsilon_text(spent)
         line["seeds"] = "" if row["n"].isna().all() else f"{row['n'].max():.0f}"
         for heading in headings:
             line[heading] = ", ".join(row.loc[row["heading"] == heading, "text"])

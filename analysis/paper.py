@@ -23,9 +23,6 @@ _PRINTED = {1: ("Table 1", "IS and FID"), 2: ("Table 2", "gen2real accuracy")}
 _PRINTED |= {3: ("Table 3", "noise injection"), 4: ("Table 4", "reconstruction")}
 
 
-REAL = "Real images"
-"""The row of ours that says what real images get in place of generated ones."""
-
 _REPAIR = {3: "noise_injection", 4: "reconstruction"}
 
 
@@ -90,7 +87,8 @@ _COLUMNS = (
     *("source", "row", "method", "setting", "dataset", "metric", "column", "epsilon", "epsilon_printed", "epsilon_proven"),
     *("accounting_sound", "value", "sd", "n", "base", "difference", "low", "high", "p_holm", "verdict", "text"),
 )
-"""A row a number. ``epsilon`` is proven, ``epsilon_printed`` is what others printed; ``n`` seeds (of real images: images).
+"""A row a number; ``source``: printed, ours or real (images). ``epsilon`` is proven, ``epsilon_printed`` what others printed;
+``n`` seeds (of real images: images).
 ``difference`` from the base row, its 95 % bounds, its p after Holm over the table; ``verdict`` better, worse or empty."""
 
 
@@ -139,13 +137,15 @@ def _is_foreign(row: Any) -> bool:
 def _real(results: Results, rows: Sequence[Row], kinds: Sequence[Kind]) -> Iterator[dict[str, Any]]:
     """Metrics of real images in place of generated ones, of the data and number of images that the rows have."""
     keys = ["data_source", "data_size", "data_shape", "evaluation_samples"]  # the last is a float where a trial has none
+    several = len(results.real) > 1
     used = {tuple(found): row.trials["dataset"].iloc[0] for row in rows for found in row.trials[keys].itertuples(index=False)}
-    for real in results.real.to_dict("records"):
+    for number, real in enumerate(results.real.to_dict("records")):
         dataset = used.get(tuple(real[key] for key in keys))
         for kind in kinds:
             if kind.dataset == dataset and kind.column and kind.column in results.metrics and pd.notna(real[kind.column]):
                 yield {
-                    **{"source": "ours", "row": f"real {real['data_shape']} {real['n']}", "method": REAL, "setting": ""},
+                    **{"source": "real", "row": f"real {number}", "setting": ""},
+                    "method": f"Real images{f', {real[keys[2]]}' if several else ''}",
                     **{"dataset": dataset, "metric": kind.metric, "column": kind.column, "value": real[kind.column]},
                     **{"epsilon": math.inf, "n": real["n"], "base": False},
                     "text": results.metrics[kind.column].text(real[kind.column]),
@@ -166,7 +166,7 @@ def _measured(rows: Sequence[Row], kinds: Sequence[Kind], metrics: Mapping[str, 
                         {
                             **{"source": "ours", "row": number, "method": row.method, "setting": row.setting, "n": len(values)},
                             **{"dataset": kind.dataset, "metric": kind.metric, "column": kind.column, "epsilon": epsilon},
-                            **{"value": values.mean(), "sd": values.std(), "base": row.base},
+                            **{"value": values.mean(), "sd": values.std(), "base": row.base, "verdict": ""},
                         }
                     )
     differences = _differences(rows, {kind.column for kind in kinds if kind.column and kind.column in metrics})
@@ -181,7 +181,7 @@ def _measured(rows: Sequence[Row], kinds: Sequence[Kind], metrics: Mapping[str, 
     for entry in found:
         text = mean_and_spread(metrics[entry["column"]].text(entry["value"]), entry["sd"], entry["n"])
         text += f" (n {entry['n']})" if entry["n"] < seeds[entry["row"]] else ""
-        entry["text"] = text + {"better": f" {BETTER}", "worse": f" {WORSE}"}.get(entry.get("verdict", ""), "")
+        entry["text"] = text + {"better": f" {BETTER}", "worse": f" {WORSE}"}.get(entry["verdict"], "")
         entry["row"] = f"ours {entry['row']}"
     return found
 
@@ -206,9 +206,13 @@ def _shown(data: pd.DataFrame, kinds: Sequence[Kind], several: bool, setting: st
     seeds = data.groupby("row")["n"].max()
     lines = []
     for first in data.drop_duplicates("row").to_dict("records"):
-        measured = first["source"] == "ours" and first["method"] != REAL
+        measured = first["source"] == "ours"
         marked = setting == "setting" and measured and first["base"]  # the levels of a repair say so themselves
-        line = {"": first["source"], "method": f"{first['method']}{' (base)' if marked else ''}", setting: first["setting"]}
+        line = {
+            "source": "printed" if first["source"] == "printed" else "ours",
+            "method": f"{first['method']}{' (base)' if marked else ''}",
+            setting: first["setting"],
+        }
         line |= {"ε": _epsilon(first), "seeds": f"{seeds[first['row']]:g}" if measured else ""}
         for kind in kinds:
             name = f"{DATASETS[kind.dataset]} {kind.heading}" if several else kind.heading
@@ -221,7 +225,7 @@ def _shown(data: pd.DataFrame, kinds: Sequence[Kind], several: bool, setting: st
 def _epsilon(row: Mapping[str, Any]) -> str:
     if row["source"] == "printed":
         return "" if math.isinf(row["epsilon_printed"]) else f"{row['epsilon_printed']:g}{mark(row['accounting_sound'])}"
-    return "" if row["method"] == REAL else epsilon_text(row["epsilon"])
+    return "" if row["source"] == "real" else epsilon_text(row["epsilon"])
 
 
 def _notes(n: int, ours: Ours, printed: pd.DataFrame, kinds: Sequence[Kind], tests: int, results: Results) -> Iterator[str]:
@@ -250,7 +254,12 @@ def _notes(n: int, ours: Ours, printed: pd.DataFrame, kinds: Sequence[Kind], tes
                 "numbers have no spread, so nothing is marked against them."
             )
         else:
-            yield "No difference is marked: a test needs a base row and two seeds or more. Printed numbers have no spread."
+            needs = (
+                "two seeds or more" if any(row.base for row in ours.rows) else "a baseline to hold the paper's method against"
+            )
+            yield f"No difference is marked: a test needs {needs}. Printed numbers have no spread."
+        if first["data_shape"].nunique() > 1:
+            yield "Distances and scores of images of different sizes cannot be held against each other."
         if any(kind.metric and kind.column in results.metrics for kind in kinds):
             yield (
                 "Printed and ours in one column are of one kind and not measured alike (number of images, reference set, the "

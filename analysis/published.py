@@ -104,6 +104,8 @@ def claims(rows: pd.DataFrame) -> list[str]:
         )
     if (rows["accounting_sound"] == "unknown").any():
         notes.append(f"{UNCHECKED} The accounting behind this epsilon was not checked.")
+    if notes and (rows["accounting_sound"] == "yes").any():
+        notes.append("A printed epsilon without a mark comes from sound accounting.")
     return notes
 
 
