@@ -33,7 +33,7 @@ def effects(results: Results, metric: str, within: Grid | None = None) -> pd.Dat
 
     The last three average over the factors that are no switches (cases, budgets), where both cells were run; a kind that
     says the same as one above it is left out. Columns: ``factor``, ``level``, ``base``, ``kind``, ``difference``, ``low``,
-    ``high``, ``p``, ``p_holm`` (over all rows of the kind), ``n`` (fewest seeds of a cell), ``seeds_needed`` (for a paired
+    ``high``, ``p``, ``p_holm`` (over all contrasts of the kind), ``n`` (fewest seeds of a cell), ``seeds_needed`` (for a paired
     test at 5 % with power .8, were the difference and the spread as found), ``better`` and ``worse`` (in the metric's
     direction, p_holm below 5 %), ``others`` (where the other switches are), ``combinations`` (how many were averaged),
     ``zipped_with`` (axes that went in step with this one). ``within`` keeps to the cells of a grid.
@@ -70,7 +70,11 @@ def effects(results: Results, metric: str, within: Grid | None = None) -> pd.Dat
     frame = pd.DataFrame(rows, columns=["factor", "level", "base", "kind", "others", "combinations", "zipped_with"])
     for column, value in (("difference", "mean"), ("low", "low"), ("high", "high"), ("p", "p")):
         frame[column] = pd.Series([getattr(difference, value) for difference in found], dtype=float)
-    frame["p_holm"] = frame.groupby("kind")["p"].transform(holm).astype(float)
+    # The interaction of two switches stands in the rows of both: one test.
+    tests = frame.assign(cells=[frozenset(weights.items()) for weights in contrasts])[["kind", "cells", "p"]]
+    once = tests.drop_duplicates(["kind", "cells"])
+    once = once.assign(p_holm=once.groupby("kind")["p"].transform(holm)).drop(columns="p")
+    frame["p_holm"] = tests.merge(once, on=["kind", "cells"], how="left")["p_holm"].astype(float)
     frame["n"] = pd.Series([difference.n for difference in found], dtype=int)
     frame["seeds_needed"] = pd.array([seeds_needed(difference.mean, difference.sd) for difference in found], dtype="Int64")
     frame["better"] = (frame["p_holm"] < ALPHA) & (sign * frame["difference"] > 0)

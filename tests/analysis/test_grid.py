@@ -538,6 +538,18 @@ def test_effects_have_intervals_tests_and_seeds(grid_results: Results) -> None:
     assert lower.loc[RECONSTRUCTION, 0.5, "alone"]["difference"] < 0
 
 
+def test_the_interaction_of_two_switches_is_one_test() -> None:
+    found = effects(
+        crossed({NOISE: [0, 1], RECONSTRUCTION: [0, 1]}, lambda noise, gamma: 0.5 + 0.02 * noise * gamma), "gen2real_cnn"
+    )
+    rows = found[found["kind"] == "interaction"]
+    assert rows["factor"].tolist() == [NOISE, RECONSTRUCTION]
+    assert rows["difference"].nunique() == 1
+    assert (rows["p_holm"] == rows["p"]).all()
+    alone = found[found["kind"] == "alone"]
+    assert alone["p_holm"].min() == pytest.approx(2 * alone["p"].min())
+
+
 def test_effects_average_over_what_is_no_switch() -> None:
     """Over budgets, where a cell and its base were both run."""
     axes: dict[str, list[Any]] = {"axis.privacy.epsilon": [1, 10], NOISE: [0, 1], RECONSTRUCTION: [0, 1]}
