@@ -66,7 +66,7 @@ def thinned(curve: pd.DataFrame) -> pd.DataFrame:
 def distinct_accounts(history: pd.DataFrame, trials: pd.DataFrame, tolerance: float) -> list[tuple[str, pd.DataFrame]]:
     """Curves of epsilon (step, epsilon) that differ by more than ``tolerance`` of it somewhere, those of most trials first.
 
-    Each has a name that tells its trials from the others.
+    A trial that ended early shares the curve that it began. Each curve has a name that tells its trials from the others.
     """
     history = history.dropna(subset=["epsilon"]).sort_values(["trial_id", "step"])
     exact: dict[bytes, list[str]] = {}
@@ -76,7 +76,7 @@ def distinct_accounts(history: pd.DataFrame, trials: pd.DataFrame, tolerance: fl
         exact.setdefault(key, []).append(str(trial))
         curves.setdefault(key, curve[["step", "epsilon"]])
     shared: dict[bytes, list[str]] = {}
-    for key, members in exact.items():
+    for key, members in sorted(exact.items(), key=lambda item: -len(curves[item[0]])):
         shared.setdefault(next((kept for kept in shared if _alike(curves[kept], curves[key], tolerance)), key), []).extend(
             members
         )
@@ -89,16 +89,14 @@ def distinct_accounts(history: pd.DataFrame, trials: pd.DataFrame, tolerance: fl
         of = list(dict.fromkeys(cases[trial] for trial in members))
         name = " ".join([", ".join([*of[:4], *["others"] * (len(of) > 4)]), *own] if len(of) > 1 else own)
         count = "1 trial" if len(members) == 1 else f"{len(members)} trials"
-        found.append((f"all {count}" if len(shared) == 1 else f"{name} ({count})".strip(), curves[key]))
+        found.append((f"all {count}" if len(shared) == 1 else f"{name} ({count})" if name else count, curves[key]))
     return found
 
 
-def _alike(one: pd.DataFrame, other: pd.DataFrame, tolerance: float) -> bool:
-    return (
-        len(one) == len(other)
-        and (one["step"].to_numpy() == other["step"].to_numpy()).all()
-        and np.allclose(one["epsilon"], other["epsilon"], rtol=tolerance, atol=0)
-    )
+def _alike(whole: pd.DataFrame, begun: pd.DataFrame, tolerance: float) -> bool:
+    there = whole.head(len(begun))
+    same_steps = (there["step"].to_numpy() == begun["step"].to_numpy()).all()
+    return bool(same_steps) and np.allclose(there["epsilon"], begun["epsilon"], rtol=tolerance, atol=0)
 
 
 def heat(

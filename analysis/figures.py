@@ -205,7 +205,7 @@ def importance_plot(importance: pd.DataFrame) -> Figure:
     rows = np.arange(len(known))
     axes.barh(rows, 100 * known["share"], 0.6, color=plotting.COLOURS[0], alpha=0.25)
     axes.hlines(rows, 100 * known["low"], 100 * known["high"], color=plotting.COLOURS[0])
-    axes.plot(100 * known["share"], rows, "o", color=plotting.COLOURS[0])
+    axes.plot(100 * known["share"], rows, "o", color=plotting.COLOURS[0], clip_on=False)
     axes.set_xlim(0, 100)
     axes.grid(visible=False, axis="y")
     axes.set_xlabel("share of the variance between trials (%)")
@@ -238,7 +238,8 @@ def pareto_plot(pareto: pd.DataFrame, metric: Metric) -> Figure:
     line = axes.plot("epsilon", "mean", data=reach, color=INK, linewidth=1, drawstyle="steps-post", zorder=1)
     axes.set_xlim(low / 1.35, 1.35 * high)
     plotting.logarithmic(axes, "x")
-    named = front.tail(MAX_SERIES // 2)
+    corners = front[(metric.sign * front["mean"]).cummax().diff().fillna(1) > 0]  # of cells that are alike, the cheapest
+    named = corners.tail(MAX_SERIES // 2)
     for number, row in enumerate(named.itertuples(), 1):
         axes.annotate(str(number), (row.epsilon, row.mean), (5, 3), textcoords="offset points", weight="bold")
     axes.set_xlabel("proven epsilon of a trial of the cell (lower is more private)")
@@ -251,7 +252,7 @@ def pareto_plot(pareto: pd.DataFrame, metric: Metric) -> Figure:
         "Filled: no other cell has a better mean at this epsilon or less.",
         _means_of(known["n"], "lines"),
         "; ".join(f"{number}: {name}" for number, name in enumerate(names, 1)) + ".",
-        _left_out(len(front) - len(named), "cells of the front", "not named"),
+        _left_out(len(corners) - len(named), "steps of the front", "not named"),
         "All cells have the same budget, so the front is one step." if high <= (1 + EPSILON_TOLERANCE) * low else "",
     )
     return figure
@@ -318,7 +319,7 @@ def epsilon_against_step(results: Results) -> Figure:
     plotting.legend(figure, handles, names)
     plotting.caption(
         figure,
-        f"Epsilon of all releases up to a step. Trials whose accounts agree within {EPSILON_TOLERANCE:.0%} share a line.",
+        f"Epsilon of all releases up to a step. Trials whose accounts agree within {100 * EPSILON_TOLERANCE:g} % share a line.",
         _left_out(len(curves) - MAX_SERIES, "accounts"),
     )
     return figure
