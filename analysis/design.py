@@ -1,4 +1,4 @@
-"""What varied over the trials: factors, their levels and base values, and the settings of every cell."""
+"""What varied over the trials: factors, their levels and base values; the settings and means of every cell."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ import json
 from collections.abc import Hashable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
+
+from .statistics import student
 
 if TYPE_CHECKING:
     from .results import Results
@@ -42,6 +45,40 @@ def settings(results: Results, names: Sequence[str]) -> pd.DataFrame:
     first = results.trials.drop_duplicates("cell").sort_values("cell").set_index("cell")
     columns = {name: first[name].map(_hashable) if first[name].dtype == object else first[name] for name in names}
     return pd.DataFrame(columns, index=first.index)
+
+
+def cells(results: Results, metrics: Sequence[str] | None = None) -> pd.DataFrame:
+    """A row a cell and metric, in the order of the cells: ``cell``, the factors, ``epsilon``, ``target_epsilon``, ``metric``,
+    ``mean``, ``sd``, ``n``, ``low``, ``high`` (95 % Student interval of the mean).
+
+    ``n`` counts seeds with a value; a seed that a cell has twice counts once, with its mean. ``epsilon`` is the largest of
+    the trials behind the mean, missing where one of them has no proof.
+    """
+    names, metrics = factors(results), list(results.metrics) if metrics is None else list(metrics)
+    for metric in metrics:
+        results.main_metric(metric)
+    budget = ["epsilon", "target_epsilon"]
+    # An unproven trial makes its cell unproven: infinity survives the maximum, a missing value does not.
+    trials = results.trials[["cell", "seed", *budget, *metrics]].fillna(dict.fromkeys(budget, np.inf))
+    long = trials.melt(["cell", "seed", *budget], metrics, "metric").dropna(subset="value")
+    seeds = long.groupby(["cell", "metric", "seed"], observed=True).agg(
+        value=("value", "mean"), epsilon=("epsilon", "max"), target_epsilon=("target_epsilon", "max")
+    )
+    found = seeds.groupby(["cell", "metric"], observed=True).agg(
+        epsilon=("epsilon", "max"),
+        target_epsilon=("target_epsilon", "max"),
+        mean=("value", "mean"),
+        sd=("value", "std"),
+        n=("value", "count"),
+    )
+    found = found.replace(dict.fromkeys(budget, np.inf), np.nan)
+    described = settings(results, names)
+    found = found.reindex(pd.MultiIndex.from_product([described.index, metrics], names=["cell", "metric"]))
+    found["n"] = found["n"].fillna(0).astype(int)
+    found["low"], found["high"] = student(found["mean"], found["sd"] / np.sqrt(found["n"].clip(1)), found["n"] - 1)
+    found = found.reset_index().join(described, on="cell")
+    found["cell"] = pd.Categorical(found["cell"], categories=list(described.index))
+    return found[["cell", *names, *budget, "metric", "mean", "sd", "n", "low", "high"]]
 
 
 def comparable(values: pd.Series) -> pd.Series:
