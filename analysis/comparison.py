@@ -64,10 +64,8 @@ def compare(a: str | Path, b: str | Path, metric: str | None = None) -> Comparis
     left, right = Side.of(a), Side.of(b)
     metrics = _metrics(left, right, metric)
     found = match(left, right)
-    columns = [name for name in ("ended", "epsilon", *metrics) if name in left.trials and name in right.trials]
-    runs = [pair.same(columns) for pair in found.pairs]
-    same: set[str] = set().union(*(one for one, _ in runs))
-    again: set[str] = set().union(*(other for _, other in runs))
+    runs = [pair.same() for pair in found.pairs]
+    unchanged = [bool(same) and same == set(pair.a["trial_id"]) for pair, (same, _) in zip(found.pairs, runs, strict=True)]
     return Comparison(
         a=left,
         b=right,
@@ -75,11 +73,11 @@ def compare(a: str | Path, b: str | Path, metric: str | None = None) -> Comparis
         versions=_side_by_side(_versions(left), _versions(right)),
         privacy=_side_by_side(_privacy(left), _privacy(right)),
         metrics=metrics,
-        cells=_cells(found.pairs, metrics, same),
-        overall=_overall(found.pairs, metrics, same),
+        cells=_cells(found.pairs, metrics, unchanged),
+        overall=_overall([pair for pair, same in zip(found.pairs, unchanged, strict=True) if not same], metrics),
         only_a=found.only_a,
         only_b=found.only_b,
-        notes=_notes(left, right, len(same), len(again)),
+        notes=_notes(left, right, *(sum(len(ids[place]) for ids in runs) for place in (0, 1))),
     )
 
 
@@ -91,40 +89,41 @@ def _metrics(a: Side, b: Side, wanted: str | None) -> dict[str, Metric]:
     return {name: metric for name, metric in a.shown.metrics.items() if name in b.shown.metrics}
 
 
-def _cells(pairs: Sequence[Pair], metrics: Mapping[str, Metric], same: set[str]) -> pd.DataFrame:
+def _cells(pairs: Sequence[Pair], metrics: Mapping[str, Metric], unchanged: Sequence[bool]) -> pd.DataFrame:
     rows = []
-    for metric in metrics.values():
-        tested = [{"cell": pair.name, **_difference(pair.a[metric.name], pair.b[metric.name], metric)} for pair in pairs]
-        for pair, row in zip(pairs, tested, strict=True):
-            if _unchanged(pair, same):
+    for name, metric in metrics.items():
+        tested = [{"cell": pair.name, **_difference(pair.a[name], pair.b[name], metric)} for pair in pairs]
+        for row, same in zip(tested, unchanged, strict=True):
+            if same:
                 row |= {"p": np.nan, "verdict": "same runs", "seeds_needed": None}
         rows += _corrected(tested, [metric] * len(tested))
     return pd.DataFrame(rows, columns=["cell", *_TESTED])
 
 
-def _overall(pairs: Sequence[Pair], metrics: Mapping[str, Metric], same: set[str]) -> pd.DataFrame:
-    rows, changed = [], [pair for pair in pairs if not _unchanged(pair, same)]
-    for name, metric in metrics.items():
-        blocks = [pd.DataFrame({"a": pair.a[name], "b": pair.b[name]}).dropna() for pair in changed]
-        cells = sum(not block.empty for block in blocks)
-        means = pd.concat([pd.DataFrame({"a": [], "b": []}, dtype=float), *blocks]).groupby(level=0).mean()
-        rows.append({"cells": cells, **_difference(means["a"], means["b"], metric)})
+def _overall(pairs: Sequence[Pair], metrics: Mapping[str, Metric]) -> pd.DataFrame:
+    names = list(metrics)
+    empty = pd.DataFrame(columns=names, index=pd.Index([], dtype=int), dtype=float)
+    a, b = (pd.concat([empty, *frames]) for frames in ([pair.a[names] for pair in pairs], [pair.b[names] for pair in pairs]))
+    there = a.notna() & b.notna()
+    cell = np.repeat(np.arange(len(pairs)), [len(pair.a) for pair in pairs])
+    a, b = (frame.where(there).groupby(level=0).mean() for frame in (a, b))
+    rows = [
+        {"cells": len(np.unique(cell[there[name]])), **_difference(a[name], b[name], metric)}
+        for name, metric in metrics.items()
+    ]
     return pd.DataFrame(_corrected(rows, list(metrics.values())), columns=["cells", *_TESTED])
 
 
-def _unchanged(pair: Pair, same: set[str]) -> bool:
-    return len(pair.seeds) > 0 and set(pair.a.loc[pair.seeds, "trial_id"]) <= same
-
-
 def _difference(a: pd.Series, b: pd.Series, metric: Metric) -> dict[str, Any]:
-    a, b = a.dropna(), b.dropna()
-    seeds = a.index.intersection(b.index)
+    """B - A of two series in one order of seeds."""
+    both = (a.notna() & b.notna()).to_numpy()
+    a, b = a[both], b[both]
     found = paired(b, a)
     return {
         "metric": metric.name,
-        "n": len(seeds),
-        "mean_a": float(a[seeds].mean()),
-        "mean_b": float(b[seeds].mean()),
+        "n": len(a),
+        "mean_a": float(a.mean()),
+        "mean_b": float(b.mean()),
         "difference": found.mean,
         "low": found.low,
         "high": found.high,
@@ -152,22 +151,32 @@ def _verdict(row: Mapping[str, Any], p: float, metric: Metric) -> str:
 
 
 def _settings(a: Side, b: Side, found: Match) -> pd.DataFrame:
-    """Keys of the files that differ, then what differs in matched cells without a file saying so (presets, defaults)."""
-    left, right = ({**side.settings, "--set": side.record.document.get("set") or None} for side in (a, b))
-    rows = {
-        key: (left.get(key), right.get(key))
-        for key in dict.fromkeys([*left, *right])
-        if key != "name" and left.get(key) != right.get(key)
-    }
-    if found.pairs:
-        ours, theirs = (pd.concat([getattr(pair, side) for pair in found.pairs]) for side in ("a", "b"))
-        for column in ours.columns.intersection(theirs.columns):
-            name = column.removeprefix("config.")
-            if column.startswith("config.") and name not in found.factors and f"train.{name}" not in rows:
-                values = _distinct(ours[column]), _distinct(theirs[column])
-                if all(values) and set(values[0]) != set(values[1]):
-                    rows[f"train.{name}"] = (_one(values[0]), _one(values[1]))
-    return pd.DataFrame([(key, *values) for key, values in rows.items()], columns=["what", "a", "b"], dtype=object)
+    """Keys of the files that differ, then what differs in matched cells without a file saying so (presets, defaults).
+
+    Where one file leaves a setting to its default, the matched cells say which value that was.
+    """
+    files = [{**side.settings, "--set": side.record.document.get("set") or None} for side in (a, b)]
+    trials = found.trials if found.pairs else (a.trials, b.trials)
+    columns = [name for name in trials[0] if name.startswith("config.") and name in trials[1]]
+    settings = [
+        "train." + name.removeprefix("config.") for name in columns if name.removeprefix("config.") not in found.factors
+    ]
+    names = [name for name in dict.fromkeys([*files[0], *files[1]]) if name != "name" and not name.endswith(".name")]
+    rows = []
+    for name in dict.fromkeys([*names, *settings]):
+        left, right = (_said(file, frame, name) for file, frame in zip(files, trials, strict=True))
+        listed = name in names or (left is not None and right is not None)  # another method has other settings
+        if left != right and listed:
+            rows.append((name, left, right))
+    return pd.DataFrame(rows, columns=["what", "a", "b"], dtype=object)
+
+
+def _said(file: Mapping[str, Any], trials: pd.DataFrame, setting: str) -> Any:
+    """The value of a setting: the file's, else the one that these trials had."""
+    if file.get(setting) is not None:
+        return file[setting]
+    column = "method" if setting == "method" else setting.replace("train.", "config.", 1)
+    return _one(_distinct(trials[column])) if column in trials and setting.startswith(("train.", "method")) else None
 
 
 def _versions(side: Side) -> dict[str, Any]:

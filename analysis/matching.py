@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -87,32 +87,33 @@ class Side:
 
 @dataclass(frozen=True)
 class Pair:
-    """A cell that both sweeps have: its trials on either side, indexed by seed."""
+    """A cell that both sweeps have: ``trial_id``, ``epsilon``, ``ended`` and metrics on either side, for the seeds of both."""
 
     name: str
     a: pd.DataFrame
     b: pd.DataFrame
+    """Both indexed by seed, in one order."""
 
-    @property
-    def seeds(self) -> pd.Index:
-        """Those that both sides have."""
-        return self.a.index.intersection(self.b.index)
+    @classmethod
+    def of(cls, name: str, a: pd.DataFrame, b: pd.DataFrame) -> Pair:
+        seeds = a.index.intersection(b.index)
+        return cls(name, a.loc[seeds], b.loc[seeds])
 
-    def same(self, columns: Iterable[str]) -> tuple[set[str], set[str]]:
-        """Ids of trials that are one run found in both folders (``columns`` agree), and of those run once on each side."""
-        same: set[str] = set()
-        again: set[str] = set()
-        for seed in self.seeds:
-            a, b = self.a.loc[seed], self.b.loc[seed]
-            if a["trial_id"] == b["trial_id"]:
-                equal = all(a[name] == b[name] or (pd.isna(a[name]) and pd.isna(b[name])) for name in columns)
-                (same if equal else again).add(str(a["trial_id"]))
-        return same, again
+    def same(self) -> tuple[set[str], set[str]]:
+        """Ids of trials that are one run found in both folders (all that is kept of them agrees), and of those run for each."""
+        again = set(self.a["trial_id"]) & set(self.b["trial_id"])
+        if not again:
+            return set(), set()
+        equal = (self.a.eq(self.b) | (self.a.isna() & self.b.isna())).all(axis=1)
+        one = set(self.a.loc[equal, "trial_id"])
+        return one, again - one
 
 
 @dataclass(frozen=True)
 class Match:
     pairs: list[Pair]
+    trials: tuple[pd.DataFrame, pd.DataFrame]
+    """All trials of the pairs, on either side."""
     only_a: list[str]
     only_b: list[str]
     factors: list[str]
@@ -123,19 +124,27 @@ def match(a: Side, b: Side) -> Match:
     """The cells of two sweeps, side by side. What changed for a whole sweep does not keep its cells from finding each other."""
     factors = _factors(a, b)
     of_a, of_b = _cells(a, factors), _cells(b, factors)
+    both = [key for key in of_a if key in of_b]
     varies = [len({key[place] for key in (*of_a, *of_b)}) > 1 for place in range(len(factors))]
+    labels_a, labels_b = _labels(a), _labels(b)
 
     def name(key: Key) -> str:
         """Its label where both call it the same, else all that varies in either."""
-        own = _label(of_a[key])
+        own = labels_a[of_a[key][0]]
         words = [_spelled(*word) for word, shown in zip(zip(factors, key, strict=True), varies, strict=True) if shown]
-        return own if own == _label(of_b[key]) else " ".join(words) or own
+        return own if own == labels_b[of_b[key][0]] else " ".join(words) or own
 
+    metrics = [metric for metric in a.results.metrics if metric in b.results.metrics]
+    kept_a, kept_b = (side.trials[["trial_id", "seed", "epsilon", "ended", *metrics]].set_index("seed") for side in (a, b))
     return Match(
-        [Pair(name(key), of_a[key].set_index("seed"), of_b[key].set_index("seed")) for key in of_a if key in of_b],
-        [_label(of_a[key]) for key in of_a if key not in of_b],
-        [_label(of_b[key]) for key in of_b if key not in of_a],
-        factors,
+        pairs=[Pair.of(name(key), kept_a.iloc[of_a[key]], kept_b.iloc[of_b[key]]) for key in both],
+        trials=(
+            a.trials.iloc[[row for key in both for row in of_a[key]]],
+            b.trials.iloc[[row for key in both for row in of_b[key]]],
+        ),
+        only_a=[labels_a[rows[0]] for key, rows in of_a.items() if key not in of_b],
+        only_b=[labels_b[rows[0]] for key, rows in of_b.items() if key not in of_a],
+        factors=factors,
     )
 
 
@@ -148,30 +157,33 @@ def _factors(a: Side, b: Side) -> list[str]:
     return [*factors, "cell_id"] if any(_mixed(side, factors) for side in (a, b)) else factors
 
 
-def _cells(side: Side, factors: Sequence[str]) -> dict[Key, pd.DataFrame]:
-    """The trials a cell, in the order of the table."""
+def _cells(side: Side, factors: Sequence[str]) -> dict[Key, list[int]]:
+    """The rows of each cell, in the order of the table."""
     columns = [side.values(name) for name in factors]
-    places: dict[Key, list[int]] = {}
-    for place in range(len(side.trials)):
-        places.setdefault(tuple(column[place] for column in columns), []).append(place)
-    return {key: side.trials.iloc[rows] for key, rows in places.items()}
+    rows: dict[Key, list[int]] = {}
+    for row in range(len(side.trials)):
+        rows.setdefault(tuple(column[row] for column in columns), []).append(row)
+    return rows
 
 
-def _mixed(side: Side, factors: Sequence[str]) -> list[pd.DataFrame]:
-    """What ``factors`` take for one cell and is several."""
-    return [cell for cell in _cells(side, factors).values() if cell["cell_id"].nunique() > 1]
+def _mixed(side: Side, factors: Sequence[str]) -> list[list[int]]:
+    """The rows of what ``factors`` take for one cell and is several."""
+    cell_ids = list(side.trials["cell_id"])
+    return [rows for rows in _cells(side, factors).values() if len({cell_ids[row] for row in rows}) > 1]
 
 
 def _untold(side: Side, factors: Sequence[str]) -> list[str]:
     """Settings beyond ``factors`` that tell such cells apart."""
-    mixed = _mixed(side, factors)
+    mixed = [side.trials.iloc[rows] for rows in _mixed(side, factors)]
     columns = [*_APART, *(column for column in side.trials if column.startswith("config."))] if mixed else []
     differ = [column.removeprefix("config.") for column in columns if any(len(set(plain(cell[column]))) > 1 for cell in mixed)]
     return [name for name in differ if name not in factors]
 
 
-def _label(cell: pd.DataFrame) -> str:
-    return str(cell["label"].iloc[0]).rpartition(" seed=")[0] or str(cell["case"].iloc[0])
+def _labels(side: Side) -> list[str]:
+    """What each trial's cell is called in its own sweep: its label without the seed, else its case."""
+    pairs = zip(side.trials["label"], side.trials["case"], strict=True)
+    return [re.sub(r" ?seed=\S+$", "", label) or str(case) for label, case in pairs]
 
 
 def _spelled(name: str, value: Any) -> str:

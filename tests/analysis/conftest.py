@@ -45,7 +45,7 @@ method: dp_energy
 preset: digits
 data: {source: digits, public: true}
 privacy: {epsilon: 10, accountant: pld}
-train: {steps: 20, slots: 40, generator_channels: 8, noise_injection: 1}
+train: {steps: 20, generator_channels: 8, noise_injection: 1}
 axes: {reconstruction: [0.0, 2.0]}
 seeds: 2
 evaluate: {samples: 200, every: 20}
@@ -67,7 +67,7 @@ def small_baselines(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def fewer_steps(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """``results/small_fewer_steps``: one row of the grid and a cell beyond it, with half the steps. Copy it to change it."""
+    """``results/small_fewer_steps``: one row of the grid and a cell beyond it, with half the steps, and slots as the preset has them. Copy it to change it."""
     return run_once(FEWER_STEPS, tmp_path_factory)
 
 

@@ -55,6 +55,9 @@ def test_a_setting_changed_for_the_whole_sweep_is_said_and_cells_still_find_each
     steps = row(found.settings, what="train.steps")
     assert (steps.a, steps.b) == (40, 20)
     assert row(found.settings, what="axes.reconstruction").b == [0.0, 2.0]
+    slots = row(found.settings, what="train.slots")
+    assert (slots.a, slots.b) == (40, 50), "the preset's, where a file says nothing"
+    assert "train.noise_injection" not in set(found.settings["what"]), "an axis here, fixed there: the same in matched cells"
     assert set(found.cells["cell"]) == {"noise_injection=1 reconstruction=0"}
     assert len(found.only_a) == 3
     assert found.only_b == ["reconstruction=2"]

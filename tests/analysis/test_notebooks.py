@@ -29,9 +29,7 @@ def executed(name: str, folders: Path | str, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def shown(cell: nbformat.NotebookNode, kind: str) -> list[str]:
-    """What a cell shows of a MIME type, or prints."""
-    if kind == "printed":
-        return [output.text for output in cell.outputs if output.output_type == "stream" and output.name == "stdout"]
+    """What a cell shows of a MIME type."""
     return [output.data[kind] for output in cell.outputs if kind in output.get("data", {})]
 
 
@@ -65,8 +63,8 @@ def test_the_grid_notebook_runs_and_three_readers_agree(small_sweep: Path, monke
     assert set(means) == set(expected.index)
     for axes, found in means.items():
         assert found == pytest.approx([expected[axes]] * 3, abs=1e-6), axes
-    (sentence,) = shown(containing(cells, "best.sentence"), "printed")
-    assert "gen2real CNN" in sentence
+    (neighbours,) = shown(containing(cells, "neighbours_table"), "text/markdown")
+    assert "has the best mean gen2real CNN" in neighbours
     (effects,) = shown(containing(cells, "effects_table"), "text/markdown")
     assert "reconstruction" in effects
     for source in ("figures.heatmaps", "figures.effects_plot"):
