@@ -188,7 +188,7 @@ def effects_plot(effects: pd.DataFrame, metric: Metric) -> Figure:
     tested = known["p_holm"].notna().any()
     plotting.caption(
         figure,
-        "Lines: 95 % intervals, pooled over cells." if tested else "One seed each, so there are neither intervals nor tests.",
+        "Lines: 95 % intervals, pooled over cells." if tested else "These seeds give no spread, so no intervals and no tests.",
         "Filled: p < 0.05 after Holm's correction over the contrasts of a kind." if tested else "",
         _left_out(len(groups) - len(shown), "rows"),
     )
@@ -375,7 +375,7 @@ def _best_panels(found: Sequence[Grid], metric: Metric) -> list[Grid]:
 def _rows(labels: Sequence[str], height: float = 0.2) -> tuple[Figure, Axes]:
     """A figure with a labelled row an item, of at least ``height`` inches each, the first on top."""
     lines = max(label.count("\n") + 1 for label in labels)
-    figure, (axes,) = plotting.panels(1, 1, len(labels) * max(height, lines * plotting.LINE + 0.06) + 0.5)
+    figure, (axes,) = plotting.panels(1, 1, max(2, len(labels)) * max(height, lines * plotting.LINE + 0.06) + 0.5)
     axes.set_yticks(range(len(labels)), labels)
     axes.set_ylim(len(labels) - 0.5, -0.5)
     return figure, axes
