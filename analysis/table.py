@@ -28,7 +28,8 @@ _LATEX: Mapping[str, str] = {
     **{"†": r"$\dagger$", "‡": r"$\ddagger$", "§": r"\S{}", "★": r"$\star$", "·": r"$\cdot$", "∞": r"$\infty$"},
     **{"▲": r"$\bigtriangleup$", "▼": r"$\bigtriangledown$"},
     **{"↑": r"$\uparrow$", "↓": r"$\downarrow$", "→": r"$\rightarrow$", "←": r"$\leftarrow$"},
-    **{"–": "--", "—": "---", "…": r"\ldots{}", "\n": " "},
+    **{"–": r"\textendash{}", "—": r"\textemdash{}", "`": r"\textasciigrave{}", "…": r"\ldots{}", "\n": " "},
+    **{character: f"{{{character}}}" for character in "[*"},  # at the start of a row the end of the last one would take them
     **{letter: rf"$\{name}$" for letter, name in zip("αβγδεηθκλμπρστφχψω", (
         *("alpha", "beta", "gamma", "delta", "varepsilon", "eta", "theta", "kappa", "lambda", "mu", "pi", "rho", "sigma"),
         *("tau", "varphi", "chi", "psi", "omega"),
@@ -101,7 +102,8 @@ class Table:
 
 
 def _escaped(text: str, replacements: Mapping[str, str]) -> str:
-    return "".join(replacements.get(character, character) for character in text)
+    escaped = "".join(replacements.get(character, character) for character in text)
+    return escaped.replace("--", "-{}-") if replacements is _LATEX else escaped  # two hyphens would become a dash
 
 
 def mean_and_spread(text: str, sd: float, n: int) -> str:

@@ -74,7 +74,7 @@ def made(
     axes = axes or {}
     names = list(axes)
     cells = cells or [dict(zip(names, values, strict=True)) for values in itertools.product(*axes.values())]
-    rows = []
+    rows: list[dict[str, Any]] = []
     for method, cell, seed in itertools.product(methods, cells, range(seeds)):
         label = " ".join([method, *(f"{name}={value}" for name, value in cell.items())])
         row: dict[str, Any] = {
