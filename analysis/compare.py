@@ -22,6 +22,8 @@ from .results import Metric, ResultsError
 OK, BAD_INPUT = 0, 2
 MOST_LISTED = 12
 """Cells of one sweep alone that are listed by name."""
+MOST_ROWS = 60
+"""Cells of a metric that are printed: those with the smallest p."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -121,7 +123,10 @@ def _print_overall(console: Console, found: Comparison) -> None:
 def _print_cells(console: Console, found: Comparison, metric: Metric) -> None:
     console.print(f"\n{metric.heading} ({metric.better} is better)", style="bold")
     rows = found.cells[found.cells["metric"] == metric.name]
-    _print_tested(console, "cell", rows, list(rows["cell"]), found)
+    shown = rows if len(rows) <= MOST_ROWS else rows.sort_values("p", kind="stable").head(MOST_ROWS)
+    _print_tested(console, "cell", shown, list(shown["cell"]), found)
+    if len(rows) > MOST_ROWS:
+        console.print(f"... the {MOST_ROWS} with the smallest p of {len(rows)} cells; --json has all of them")
 
 
 def _print_tested(console: Console, heading: str, rows: pd.DataFrame, names: Sequence[str], found: Comparison) -> None:

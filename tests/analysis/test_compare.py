@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from analysis.compare import BAD_INPUT, OK, main
+from analysis.compare import BAD_INPUT, OK, main, print_comparison
 from analysis.comparison import Comparison, compare
 
 Row = dict[str, Any]
@@ -213,6 +214,16 @@ def test_the_command_prints_settings_cells_and_words(
     ):
         assert expected in printed
     assert "significant" not in printed
+
+
+def test_of_very_many_cells_the_clearest_are_printed(found: Comparison, capsys: pytest.CaptureFixture[str]) -> None:
+    many = pd.concat([found.cells.assign(cell=f"number {number:03d}", p=1 - number / 100) for number in range(100)])
+    print_comparison(replace(found, cells=many))
+    printed = capsys.readouterr().out
+    assert "... the 60 with the smallest p of 100 cells" in printed
+    assert "number 099" in printed
+    assert "number 040" in printed
+    assert "number 039" not in printed
 
 
 def test_json_is_one_object_with_nulls_for_what_is_unknown(
