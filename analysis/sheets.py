@@ -93,7 +93,8 @@ def _heading(row: Any, chosen: bool) -> str:
     """What a column shows: method, setting, seed and epsilon of a row of the trials table."""
     seed = f"seed {row.seed}{', not chosen among seeds' if chosen else ''}"
     epsilon = "epsilon not proven" if pd.isna(row.epsilon) else f"epsilon {row.epsilon:.3g}"
-    return "\n".join(word for word in (str(row.method) if row.method != row.case else "", str(row.cell), seed, epsilon) if word)
+    method = "" if row.method in str(row.cell).split() else str(row.method)
+    return "\n".join(word for word in (method, str(row.cell), seed, epsilon) if word)
 
 
 def _by_class(images: pd.DataFrame, classes: Iterable[int]) -> list[list[np.ndarray]]:
