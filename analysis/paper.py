@@ -7,7 +7,7 @@ within seeds says so; nothing can be said so against printed numbers, which have
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -138,7 +138,8 @@ def _real(results: Results, rows: Sequence[Row], kinds: Sequence[Kind]) -> Itera
     """Metrics of real images in place of generated ones, of the data and number of images that the rows have."""
     keys = ["data_source", "data_size", "data_shape", "evaluation_samples"]  # the last is a float where a trial has none
     several = len(results.real) > 1
-    used = {tuple(found): row.trials["dataset"].iloc[0] for row in rows for found in row.trials[keys].itertuples(index=False)}
+    shown = pd.concat([row.trials[[*keys, "dataset"]] for row in rows]).drop_duplicates() if rows else pd.DataFrame()
+    used = {tuple(found[:-1]): found[-1] for found in shown.to_numpy().tolist()}
     for number, real in enumerate(results.real.to_dict("records")):
         dataset = used.get(tuple(real[key] for key in keys))
         for kind in kinds:
@@ -154,30 +155,32 @@ def _real(results: Results, rows: Sequence[Row], kinds: Sequence[Kind]) -> Itera
 
 def _measured(rows: Sequence[Row], kinds: Sequence[Kind], metrics: Mapping[str, Metric]) -> list[dict[str, Any]]:
     """Mean and spread of every row of ours in every column, and its difference from the base row of its block."""
+    columns = list(dict.fromkeys(kind.column for kind in kinds if kind.column and kind.column in metrics))
+    if not rows or not columns:
+        return []
+    trials = pd.concat([row.trials[["seed", "epsilon", *columns]].assign(cell=number) for number, row in enumerate(rows)])
+    values = trials.groupby(["cell", "seed"])[columns].mean().groupby("cell").agg(["mean", "std", "count"])
+    epsilon = trials["epsilon"].fillna(math.inf).groupby(trials["cell"]).max().replace(math.inf, math.nan)
     found: list[dict[str, Any]] = []
     for number, row in enumerate(rows):
-        by_seed = row.trials.groupby("seed")
-        epsilon = row.trials["epsilon"].max() if row.trials["epsilon"].notna().all() else math.nan
         for kind in kinds:
             if kind.column in metrics and kind.dataset == row.trials["dataset"].iloc[0]:
-                values = by_seed[kind.column].mean().dropna()
-                if len(values):
+                mean, sd, n = (values.at[number, (kind.column, value)] for value in ("mean", "std", "count"))
+                if n:
                     found.append(
                         {
-                            **{"source": "ours", "row": number, "method": row.method, "setting": row.setting, "n": len(values)},
-                            **{"dataset": kind.dataset, "metric": kind.metric, "column": kind.column, "epsilon": epsilon},
-                            **{"value": values.mean(), "sd": values.std(), "base": row.base, "verdict": ""},
+                            **{"source": "ours", "row": number, "method": row.method, "setting": row.setting, "n": int(n)},
+                            **{"dataset": kind.dataset, "metric": kind.metric, "column": kind.column, "value": mean, "sd": sd},
+                            **{"epsilon": epsilon[number], "base": row.base, "verdict": ""},
                         }
                     )
-    differences = _differences(rows, {kind.column for kind in kinds if kind.column and kind.column in metrics})
+    differences = _differences(rows, trials, columns)
     compared = [(entry, differences[key]) for entry in found if (key := (entry["row"], entry["column"])) in differences]
     for (entry, difference), p in zip(compared, holm([difference.p for _, difference in compared]), strict=True):
         better = difference.mean * metrics[entry["column"]].sign > 0
         entry |= {"difference": difference.mean, "low": difference.low, "high": difference.high, "p_holm": p}
         entry["verdict"] = ("better" if better else "worse") if p < ALPHA else ""
-    seeds = {
-        number: max(entry["n"] for entry in found if entry["row"] == number) for number in {entry["row"] for entry in found}
-    }
+    seeds = {number: int(count) for number, count in values.xs("count", axis=1, level=1).max(axis=1).items()}
     for entry in found:
         text = mean_and_spread(metrics[entry["column"]].text(entry["value"]), entry["sd"], entry["n"])
         text += f" (n {entry['n']})" if entry["n"] < seeds[entry["row"]] else ""
@@ -186,15 +189,15 @@ def _measured(rows: Sequence[Row], kinds: Sequence[Kind], metrics: Mapping[str, 
     return found
 
 
-def _differences(rows: Sequence[Row], columns: Collection[str]) -> dict[tuple[int, str], Difference]:
+def _differences(rows: Sequence[Row], trials: pd.DataFrame, columns: Sequence[str]) -> dict[tuple[int, str], Difference]:
     """By row and column: the row minus the base of its block, within seeds, the spread pooled over the block."""
     found: dict[tuple[int, str], Difference] = {}
     for block in dict.fromkeys(row.block for row in rows):
-        same = {number: row for number, row in enumerate(rows) if row.block == block}
-        base = next((number for number, row in same.items() if row.base), None)
-        if base is not None and len(same) > 1:
-            frame = pd.concat([row.trials[["seed", *columns]].assign(cell=number) for number, row in same.items()])
-            others = [number for number in same if number != base]
+        same = [number for number, row in enumerate(rows) if row.block == block]
+        others = [number for number in same if not rows[number].base]
+        base = next((number for number in same if rows[number].base), None)
+        if base is not None and others:
+            frame = trials[trials["cell"].isin(same)]
             for column in columns:
                 contrasts = BlockModel(frame, column).contrasts([{number: 1, base: -1} for number in others])
                 found |= {(number, column): contrast for number, contrast in zip(others, contrasts, strict=True)}
