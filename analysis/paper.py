@@ -137,11 +137,11 @@ def _is_foreign(row: Any) -> bool:
 def _real(results: Results, rows: Sequence[Row], kinds: Sequence[Kind]) -> Iterator[dict[str, Any]]:
     """Metrics of real images in place of generated ones, of the data and number of images that the rows have."""
     keys = ["data_source", "data_size", "data_shape", "evaluation_samples"]  # the last is a float where a trial has none
-    several = len(results.real) > 1
     shown = pd.concat([row.trials[[*keys, "dataset"]] for row in rows]).drop_duplicates() if rows else pd.DataFrame()
     used = {tuple(found[:-1]): found[-1] for found in shown.to_numpy().tolist()}
-    for number, real in enumerate(results.real.to_dict("records")):
-        dataset = used.get(tuple(real[key] for key in keys))
+    ceilings = [(real, used.get(tuple(real[key] for key in keys))) for real in results.real.to_dict("records")]
+    several = sum(dataset is not None for _, dataset in ceilings) > 1
+    for number, (real, dataset) in enumerate(ceilings):
         for kind in kinds:
             if kind.dataset == dataset and kind.column and kind.column in results.metrics and pd.notna(real[kind.column]):
                 yield {

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from .design import value_text, words
 from .published import dataset_of
 from .results import Metric, Results
 
@@ -24,7 +25,19 @@ REPAIRS = {"noise_injection": ("noise_injection",), "reconstruction": ("reconstr
 """The settings that Tables 3 and 4 vary, and how the names of the settings that belong to each begin."""
 
 
-KEPT = ["cell", "seed", "case", "epsilon", "dataset", "data_source", "data_size", "data_shape", "delta", "evaluation_samples"]
+KEPT = [
+    "cell",
+    "seed",
+    "case",
+    "method",
+    "epsilon",
+    "dataset",
+    "data_source",
+    "data_size",
+    "data_shape",
+    "delta",
+    "evaluation_samples",
+]
 """What is kept of a trial beside its metrics."""
 
 
@@ -90,8 +103,9 @@ def chosen(trials: pd.DataFrame, results: Results) -> Ours:
 def _with_base(rows: Sequence[Row], block: str, metric: Metric) -> list[Row]:
     """The rows of a block, its base marked: GS-WGAN, else the best of the methods that are not the paper's."""
     same = [row for row in rows if row.block == block]
-    baselines = [row for row in same if not row.method.startswith(PAPER_METHOD)]
-    first = [row for row in baselines if row.method.startswith(PUBLISHED_BASE)] or baselines
+    methods = {id(row): row.trials["method"].iloc[0] for row in same}
+    baselines = [row for row in same if methods[id(row)] != PAPER_METHOD]
+    first = [row for row in baselines if methods[id(row)] == PUBLISHED_BASE] or baselines
     base = max(first, key=lambda row: row.trials[metric.name].mean() * metric.sign, default=None)
     return [replace(row, base=row is base) for row in same]
 
@@ -123,13 +137,16 @@ def ablation(trials: pd.DataFrame, repair: str, metrics: Sequence[str]) -> Ours:
         off=trials[f"config.{other}"].map(_number).fillna(0).abs() if f"config.{other}" in trials else 0.0,
     )
     varied = values.groupby(["rest", "other"])["level"].transform("nunique") > 1
-    for rest_code, same in values[varied].groupby("rest", sort=False):
+    blocks = []
+    for _, same in values[varied].groupby("rest", sort=False):
         lowest = same["off"].min()
         if lowest:
             found.notes.append(f"No trial of {same['case'].iloc[0]} has {other} 0: those with {lowest:g} are shown.")
         block = same[same["off"] == lowest]
-        block = block[block["other"] == block["other"].iloc[0]]
-        found.rows += _levels(block, repair, of_it, apart, str(rest_code))
+        blocks.append(block[block["other"] == block["other"].iloc[0]])
+    differ = [name for name in apart if len({str(block[name].iloc[0]) for block in blocks}) > 1]
+    for block in blocks:
+        found.rows += _levels(block, repair, of_it, differ)
     return found
 
 
@@ -137,18 +154,23 @@ _EQUAL = ["method", "dataset", "data_shape", "data_size", "target_epsilon", "del
 """Columns, beside the settings, that rows of one block have in common."""
 
 
-def _levels(block: pd.DataFrame, repair: str, of_it: Sequence[str], apart: Sequence[str], name: str) -> Iterator[Row]:
+def _levels(block: pd.DataFrame, repair: str, of_it: Sequence[str], apart: Sequence[str]) -> Iterator[Row]:
     """Rows of one block, in the order of their level; the first, 0 where it was run, is the base."""
     groups = [rows for _, rows in block.groupby("level", sort=False)]
     groups.sort(key=lambda rows: (_number(rows[f"config.{repair}"].iloc[0]), rows["cell"].cat.codes.min()))
     first = groups[0].iloc[0]
-    words = [str(first["case"]), *(f"{_bare(axis)}={first[axis]}" for axis in apart if pd.notna(first[axis]))]
+    settings = [words(axis, first[axis]) for axis in apart if pd.notna(first[axis])]
+    method = " ".join([_called(first["method"], first["case"]), *settings])
     for number, rows in enumerate(groups):
         row = rows.iloc[0]
         differs = [name for name in of_it if name != f"config.{repair}" and str(row[name]) != str(first[name])]
-        side = ", ".join(f"{_bare(name).removeprefix(f'{repair}_')} {row[name]}" for name in differs)
+        side = ", ".join(f"{_bare(name).removeprefix(f'{repair}_')} {value_text(row[name])}" for name in differs)
         setting = f"{row[f'config.{repair}']}{' (base)' if number == 0 else ''}{f' ({side})' if side else ''}"
-        yield Row(rows, " ".join(words), setting, block=name, base=number == 0)
+        yield Row(rows, method, setting, block=str(first["rest"]), base=number == 0)
+
+
+def _called(method: str, case: str) -> str:
+    return str(method) if case == method else f"{method} ({case})"
 
 
 def _codes(trials: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
