@@ -325,14 +325,31 @@ def _filled(trials: pd.DataFrame) -> pd.DataFrame:
 
 
 def _typed(trials: pd.DataFrame) -> pd.DataFrame:
-    cells = trials["label"].str.replace(r" ?seed=\S+$", "", regex=True)
-    if trials["sweep"].nunique() > 1:  # the same words may mean other settings in another sweep
-        ambiguous = trials.groupby(cells)["cell_id"].transform("nunique") > 1
-        cells = cells.where(~ambiguous, trials["sweep"] + ": " + cells)
+    cells = _told_apart(trials, trials["label"].str.replace(r" ?seed=\S+$", "", regex=True))
     trials = trials.assign(cell=pd.Categorical(cells, categories=list(dict.fromkeys(cells))))
     types: dict[str, Any] = dict.fromkeys(_WORDS, "category")
     types |= dict.fromkeys(_COUNTS, "Int64")
     return trials.astype(types).reset_index(drop=True)
+
+
+def _told_apart(trials: pd.DataFrame, labels: pd.Series) -> pd.Series:
+    """Labels with what tells cells apart that they call the same: the sweep, settings that differ, else a number.
+
+    A label has the axes alone. Joined sweeps, or a folder whose file has changed, may hold the same axes with other settings.
+    """
+    if trials["sweep"].nunique() > 1:
+        several = trials.groupby(labels)["cell_id"].transform("nunique") > 1
+        labels = labels.where(~several, trials["sweep"] + ": " + labels)
+    settings = [*_FROM_COLUMNS.values(), *(name for name in trials if name.startswith("config.")), "method_version"]
+    for label, rows in trials.groupby(labels, sort=False):
+        if rows["cell_id"].nunique() == 1:
+            continue
+        texts = rows[settings].astype(object).map(lambda value: f"{value:g}" if isinstance(value, float) else str(value))
+        differing = [name for name in settings if texts[name].nunique() > 1]
+        for number, (_, cell) in enumerate(rows.groupby("cell_id", sort=False), start=1):
+            words = [f"{name.removeprefix('config.')}={texts.loc[cell.index[0], name]}" for name in differing]
+            labels.loc[cell.index] = f"{label} ({' '.join(words) or number})".strip()
+    return labels
 
 
 def _tidied(trials: pd.DataFrame) -> pd.DataFrame:

@@ -79,7 +79,7 @@ def test_samples_are_read_on_demand(small_sweep: Path) -> None:
     images = results.samples([first], classes=[0, 3], per_class=2)
     assert images[["label", "index"]].to_numpy().tolist() == [[0, 0], [0, 1], [3, 0], [3, 1]]
     assert set(images["trial_id"]) == {first}
-    assert all(image["bytes"].startswith(b"\x89PNG") for image in images["image"])
+    assert all(image.startswith(b"\x89PNG") for image in images["image"])
     assert len(results.samples()) == 8 * 40
     real = results.real_samples()
     assert real.groupby("label").size().tolist() == [10] * 10
@@ -100,6 +100,19 @@ def test_trials_that_several_folders_hold_count_once(small_sweep: Path, copy: Pa
     both = load([small_sweep, copy])
     assert len(both.trials) == 8
     assert both.notes == ("8 trials are in several of these folders; each counts once, as the first folder has it.",)
+
+
+def test_cells_that_only_a_changed_file_tells_apart_have_names_of_their_own(copy: Path) -> None:
+    """The same axes with other settings: labels have the axes alone."""
+    first, second, third, *_ = trial_parts(copy)
+    config = json.loads(pq.read_table(first)["config"][0].as_py())
+    for part in (first, second):
+        label = pq.read_table(third)["label"][0].as_py().rpartition(" seed=")[0]
+        seed = pq.read_table(part)["seed"][0].as_py()
+        change_part(copy, part, cell_id="other", label=f"{label} seed={seed}", config=json.dumps(config | {"slots": 41}))
+    trials = load(copy).trials
+    assert trials.groupby("cell", observed=True)["cell_id"].nunique().eq(1).all()
+    assert trials.loc[trials["cell_id"] == "other", "cell"].str.contains("slots=41").all()
 
 
 def test_nothing_to_read_is_one_sentence(tmp_path: Path, copy: Path) -> None:
