@@ -117,13 +117,12 @@ def _shown(data: pd.DataFrame) -> pd.DataFrame:
     headings = [name for name in dict.fromkeys(data["heading"]) if name != _ACCURACY]
     several = data["dataset"].nunique() > 1
     lines = []
-    for keys, row in data.groupby(["dataset", "protocol", "method", "setting", "epsilon_printed"], sort=False, dropna=False):
-        dataset, protocol, method, setting, printed = keys
+    row_of = ["dataset", "protocol", "method", "setting", "epsilon", "epsilon_printed"]
+    for (dataset, protocol, method, setting, spent, printed), row in data.groupby(row_of, sort=False, dropna=False):
         line = {"measured by": PROTOCOLS[protocol].partition(";")[0] if protocol in PROTOCOLS else "ours"}
         line |= {"data": DATASETS.get(dataset, dataset)} if several else {}
         line |= {"method": f"{method} ({setting})" if setting else method}
         claim = mark(row["accounting_sound"].iloc[0])
-        spent = row["epsilon"].iloc[0]
         line["ε"] = f"{printed:g}{claim}" if protocol in PROTOCOLS else "" if spent == math.inf else epsilon_text(spent)
         line["seeds"] = "" if row["n"].isna().all() else f"{row['n'].max():.0f}"
         for heading in headings:

@@ -79,7 +79,7 @@ def test_the_baselines_notebook_runs_on_two_methods(small_baselines: Path, monke
     papers = shown(containing(cells, "paper_tables"), "text/markdown")
     assert [f"Table {number}" in text for number, text in enumerate(papers, 1)] == [True] * 4
     (beside,) = shown(containing(cells, "tables.baselines"), "text/markdown")
-    assert "dp_energy_guided" in beside
+    assert beside.count("dp_energy_guided (guided)") == 2, "a row a budget"
     front = containing(cells, "figures.pareto_plot")
     assert len(shown(front, "image/png")) == 1
     assert "on the front" in shown(front, "text/markdown")[0]
