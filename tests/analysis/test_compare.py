@@ -75,17 +75,17 @@ def test_means_and_differences_are_those_of_the_trials_paired_by_seed(
     a, b = (
         table[(table["config.noise_injection"] == 1) & (table["config.reconstruction"] == 0)]
         .set_index("seed")
-        .gen2real_cnn.sort_index()
+        .fd_dataset_classifier.sort_index()
         for table in tables
     )
-    cell = row(found.cells, metric="gen2real_cnn")
+    cell = row(found.cells, metric="fd_dataset_classifier")
     assert cell.n == len(a) == len(b) == 2
     assert cell.mean_a == pytest.approx(a.mean())
     assert cell.difference == pytest.approx(b.mean() - a.mean())
     test = stats.ttest_rel(b, a)
     assert cell.p == pytest.approx(test.pvalue)
     assert (cell.low, cell.high) == pytest.approx(tuple(test.confidence_interval()))
-    over_all = row(found.overall, metric="gen2real_cnn")
+    over_all = row(found.overall, metric="fd_dataset_classifier")
     assert (over_all.cells, over_all.difference) == (1, pytest.approx(cell.difference))
 
 
