@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import matplotlib
@@ -71,10 +72,13 @@ def distinct_accounts(history: pd.DataFrame, trials: pd.DataFrame, tolerance: fl
     history = history.dropna(subset=["epsilon"]).sort_values(["trial_id", "step"])
     exact: dict[bytes, list[str]] = {}
     curves: dict[bytes, pd.DataFrame] = {}
-    for trial, curve in history.groupby("trial_id", sort=False, observed=True):
-        key = curve[["step", "epsilon"]].to_numpy(float).tobytes()
-        exact.setdefault(key, []).append(str(trial))
-        curves.setdefault(key, curve[["step", "epsilon"]])
+    ids, points = history["trial_id"].to_numpy(), history[["step", "epsilon"]].to_numpy(float)
+    starts = [0, *(np.flatnonzero(ids[1:] != ids[:-1]) + 1), len(ids)] if len(ids) else []
+    for start, stop in pairwise(starts):
+        key = points[start:stop].tobytes()
+        exact.setdefault(key, []).append(str(ids[start]))
+        if key not in curves:
+            curves[key] = history.iloc[start:stop][["step", "epsilon"]]
     shared: dict[bytes, list[str]] = {}
     for key, members in sorted(exact.items(), key=lambda item: -len(curves[item[0]])):
         shared.setdefault(next((kept for kept in shared if _alike(curves[kept], curves[key], tolerance)), key), []).extend(

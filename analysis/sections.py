@@ -362,12 +362,12 @@ def _samples(subject: Subject) -> Iterator[Block]:
     if metric is not None:
         means = metric.sign * trials.groupby("cell", observed=True)[metric.name].mean()
         order = list(means.sort_values(ascending=False, kind="stable").index)
-    first = trials[trials["cell"].isin(order[:MOST_STRIPS])]
+    first = trials[trials["cell"].isin(order[:MOST_STRIPS]) & trials["steps"].notna()].drop_duplicates("cell")
     made = results.samples(trial_ids=first["trial_id"], per_class=1)
     if made.empty:
         yield Text("No trial has kept images (keep_samples: 100 in the sweep's file keeps some).")
         return
-    first = first[first["trial_id"].isin(made["trial_id"])].drop_duplicates("cell").set_index("cell")
+    first = first[first["trial_id"].isin(made["trial_id"])].set_index("cell")
     rows = [
         (cell, made[made["trial_id"] == first.loc[cell, "trial_id"]]) for cell in order[:MOST_STRIPS] if cell in first.index
     ]

@@ -56,8 +56,9 @@ def grid_sheet(results: Results, grid: Grid) -> Image.Image:
     They are of the cell's lowest seed. Raises ``ResultsError`` where no image was kept.
     """
     trials = results.trials[results.trials["cell"].isin(grid.cells["cell"])].sort_values("seed", kind="stable")
+    trials = trials[trials["steps"].notna()].drop_duplicates("cell")  # without a generator there are no images
     images = results.samples(trial_ids=trials["trial_id"], per_class=1)
-    trials = trials[trials["trial_id"].isin(images["trial_id"])].drop_duplicates("cell")
+    trials = trials[trials["trial_id"].isin(images["trial_id"])]
     if trials.empty:
         raise ResultsError("no trial of this grid has kept images; `keep_samples: 100` in the sweep's file keeps some")
     across, down = levels(grid.cells[grid.x])[:MAX_COLUMNS], levels(grid.cells[grid.y])
