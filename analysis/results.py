@@ -9,6 +9,7 @@ Nothing is left out but what cannot be read; ``only_proven`` and ``for_publicati
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -192,6 +193,7 @@ class Results:
             + (f", the metrics {names}" if names else "")
             + " and what tells of machines and times are left out, for no epsilon covers them."
         )
+        machines = [sweep.running for sweep in self.sweeps if sweep.running]
         return replace(
             self,
             trials=self.trials.drop(columns=[name for name in secret if name in self.trials]),
@@ -199,7 +201,7 @@ class Results:
             attempts=self.attempts.drop(columns=_described(store.ATTEMPTS).query("private").index),
             real=self.real.iloc[:0],
             metrics={name: metric for name, metric in self.metrics.items() if metric not in private},
-            notes=(*self.notes, note),
+            notes=(*(_without(text, machines) for text in self.notes), note),
         )
 
     def main_metric(self, wanted: str | None = None) -> str:
@@ -264,6 +266,13 @@ def load(results: str | Path | Sequence[str | Path]) -> Results:
         columns=columns.drop(columns="reference"),
         notes=tuple(notes),
     )
+
+
+def _without(note: str, words: Iterable[str]) -> str:
+    """The note without these words and without ids, which are hashes of the data; files of trials are named by them."""
+    for word in words:
+        note = note.replace(f" ({word})", "")
+    return re.sub(r"\b[0-9a-f]{12,64}\b", "...", note)
 
 
 def _state(sweep: SweepRecord, found: store.Results) -> list[str]:
