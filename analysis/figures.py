@@ -252,7 +252,7 @@ def pareto_plot(pareto: pd.DataFrame, metric: Metric) -> Figure:
         "Filled: no other cell has a better mean at this epsilon or less.",
         _means_of(known["n"], "lines"),
         "; ".join(f"{number}: {name}" for number, name in enumerate(names, 1)) + ".",
-        _left_out(len(corners) - len(named), "steps of the front", "not named"),
+        _left_out(len(corners) - len(named), "front steps", "not named"),
         "All cells have the same budget, so the front is one step." if high <= (1 + EPSILON_TOLERANCE) * low else "",
     )
     return figure
@@ -423,4 +423,6 @@ def _means_of(counts: pd.Series, marks: str) -> str:
 
 
 def _left_out(count: int, things: str, how: str = "left out") -> str:
-    return f"{count} further {things} {'is' if count == 1 else 'are'} {how}." if count > 0 else ""
+    if count == 1:
+        return f"1 further {things.removesuffix('s')} is {how}."
+    return f"{count} further {things} are {how}." if count > 1 else ""

@@ -79,7 +79,13 @@ class Column:
 
     @property
     def style(self) -> str:
+        """Classes of its cells."""
         return "n" if self.number else "wrap" if self.long else ""
+
+    @property
+    def heading_style(self) -> str:
+        """Classes of its heading: a long one breaks into lines, though not into single words."""
+        return " ".join(word for word in ("n" if self.number else "", "broad" if len(self.heading) > 12 else "") if word)
 
 
 @dataclass(frozen=True)
@@ -185,10 +191,10 @@ def columns_of(
     """A column each of ``shown``; one is of numbers if every cell that is not empty begins as a number does."""
     return tuple(
         Column(
-            heading=(headings or {}).get(str(name), str(name).replace("_", " ")),
+            heading=re.sub(r" (?=[↑↓])", "\u00a0", (headings or {}).get(str(name), str(name).replace("_", " "))),
             number=(cells := [cell for cell in shown[name] if cell]) != [] and all(map(_is_number, cells)),
             title=(titles or {}).get(str(name), ""),
-            long=max((len(cell) for cell in cells), default=0) > 44,
+            long=max((len(cell) for cell in cells), default=0) > 28,
         )
         for name in shown.columns
     )

@@ -79,13 +79,23 @@ def _answer(subject: Subject) -> Iterator[Block]:
         *price(results),
     ]
     yield Numbers(setting=best.cell or "the only cell", numbers=tuple(numbers))
-    yield Items(
-        (best.sentence, "The best mean is chosen after looking, so it leans to the lucky side.", choice(results, metric))
-    )
+    yield Items(tuple(_remarks(results, metric, best)))
     for name, text in proofs(results, chosen):
         yield Text(f"Proof {name}: {text}", "quiet")
     yield _metrics_of_best(subject, chosen)
     yield from _samples_of_best(subject, chosen)
+
+
+def _remarks(results: Results, metric: Metric, best: grid.Best) -> Iterator[str]:
+    yield best.sentence
+    if len(best.others):
+        yield "The best mean is chosen after looking, so it leans to the lucky side."
+    yield choice(results, metric)
+    if len(results.sweeps) > 1:
+        yield (
+            "Prices are those of each sweep. Whoever has seen several sweeps on the same data is promised at most the sum of "
+            "their epsilons, at the sum of their deltas."
+        )
 
 
 def spread(values: pd.Series) -> str:

@@ -23,19 +23,14 @@ def failures(results: Results) -> Section:
     blocks: list[Block] = [
         Text(f"{counted(len(trials), 'trial')}: {listed(f'{count:,} {name}' for name, count in counts.items())}.")
     ]
+    blocks += [Text(note, "warning") for note in results.notes]
     for sweep in results.sweeps:
-        totals = sweep.document.get("totals", {})
-        missing = totals.get("trials", 0) - int((trials["sweep"] == sweep.name).sum())
-        if missing > 0:
-            blocks.append(Text(f"{sweep.name}: {counted(missing, 'planned trial')} without a result yet.", "warning"))
-        if totals.get("infeasible"):
+        infeasible = sweep.document.get("totals", {}).get("infeasible")
+        if infeasible:
             blocks.append(
-                Text(
-                    f"{sweep.name}: {counted(totals['infeasible'], 'trial')} cannot meet the budget and were skipped.",
-                    "warning",
-                )
+                Text(f"{sweep.name}: {counted(infeasible, 'trial')} cannot meet the budget and did not run.", "warning")
             )
-        blocks += [Text(f"{sweep.name}: {note}", "warning") for note in sweep.document.get("notes", [])]
+        blocks += [Text(f"{sweep.name}: {note}.", "warning") for note in sweep.document.get("notes", [])]
     bad = trials[~trials["status"].isin(ENDED_WELL)]
     if bad.empty:
         blocks.append(Text("No trial failed or was left unfinished.", "quiet"))

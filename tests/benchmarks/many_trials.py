@@ -3,7 +3,8 @@
     python tests/benchmarks/many_trials.py results/grid_recon_cpu /tmp/many
     time python -m analysis.report /tmp/many/results/many
 
-Epsilons and samples are those of the copied trials; metrics have noise and an effect of the settings added. Nothing was trained.
+Epsilons and samples are those of the copied trials; metrics have noise and an effect of the settings added. Nothing was
+trained.
 """
 
 from __future__ import annotations
@@ -40,7 +41,10 @@ def main(template: Path, root: Path) -> None:
         trial |= {name: trial[name] * (1 + effect) for name in trial if name.startswith("gen2real") and trial[name] is not None}
         rows = {
             "trials": [trial],
-            **{name: [row | {"trial_id": new} for row in tables[name] if row["trial_id"] == old] for name in ("history", "samples")},
+            **{
+                name: [row | {"trial_id": new} for row in tables[name] if row["trial_id"] == old]
+                for name in ("history", "samples")
+            },
         }
         parts = [store.write_part(folders, name, f"{new}.1", found) for name, found in rows.items()]
         attempt = {"trial_id": new, "attempt": 1}
