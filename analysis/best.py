@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
+from scipy import stats
 
 from .design import cells, comparable, factors, leaders, levels, settings, short, value_text
 from .results import ResultsError
 from .statistics import ALPHA, BlockModel, Difference, Interval, holm, interval
+from .table import epsilon_text
 
 if TYPE_CHECKING:
     from .grid import Grid
@@ -36,9 +39,9 @@ class Best:
     """The largest of these trials; NaN where one has no proof."""
     neighbours: pd.DataFrame
     """Cells one step away along one factor, all others equal: ``neighbour``, ``factor``, ``step``, ``difference`` (best minus
-    neighbour), ``low``, ``high``, ``p``, ``p_holm`` (over the neighbours), ``better``."""
+    neighbour), ``low``, ``high``, ``p``, ``p_tukey`` (the choice of the best among all cells paid for), ``better``."""
     others: pd.DataFrame
-    """All other cells with a value, best first: ``cell``, then as ``neighbours`` (Holm over all of them)."""
+    """All other cells with a value, best first: ``cell``, then as ``neighbours`` with ``p_holm``, over all of them."""
     sentence: str
 
 
@@ -52,6 +55,9 @@ def best(results: Results, metric: str, within: Grid | None = None) -> Best:
     so are tests against it that ignore the choice; with Holm over the K - 1 others, "can be told from the best" has the
     guarantee of subset selection (Gupta 1965; Hsu 1981: a Bonferroni bound in place of Dunnett's constant), at its first
     step: the truly best cell is among those that cannot be told from the chosen one with at least the stated confidence.
+    It is no more than that: of 12 cells that are all alike, one is told from the best in three runs of twenty. That the best
+    *beats* a neighbour is therefore said by Tukey's test (Kramer 1956), which holds for every pair of the K cells at once
+    and so for a pair that was chosen after looking.
 
     Raises ``ResultsError`` where no trial has the metric.
     """
@@ -74,7 +80,9 @@ def best(results: Results, metric: str, within: Grid | None = None) -> Best:
     rivals = list(table["cell"].iloc[1:])
     others = pd.concat([pd.DataFrame({"cell": rivals}), against(rivals)], axis=1)
     steps = _steps(settings(results, factors(results)).loc[list(table["cell"])], winner["cell"])
-    neighbours = pd.concat([steps, against(steps["neighbour"])], axis=1)
+    pairs = model.contrasts([{winner["cell"]: 1, cell: -1} for cell in steps["neighbour"]])
+    tested = _compared(pairs, described.sign, p_tukey=[_tukey(pair, len(table)) for pair in pairs])
+    neighbours = pd.concat([steps, tested], axis=1)
     mine = trials[(trials["cell"] == winner["cell"]) & trials[metric].notna()]
     found = interval(mine.groupby("seed")[metric].mean())
     return Best(
@@ -95,14 +103,23 @@ def _budgets(table: pd.DataFrame) -> bool:
     return bool(epsilon.isna().any() or epsilon.max() > (1 + EPSILON_TOLERANCE) * epsilon.min())
 
 
-def _compared(differences: Sequence[Difference], sign: int) -> pd.DataFrame:
-    """A row a difference: difference, low, high, p, p_holm, n, better (corrected p below 5 %, in the metric's direction)."""
+def _compared(differences: Sequence[Difference], sign: int, **corrected: Sequence[float] | np.ndarray) -> pd.DataFrame:
+    """A row a difference: difference, low, high, p, p_holm (or the p ``corrected`` in another way, under its name), n, better
+    (corrected p below 5 %, in the metric's direction)."""
     columns = {name: [getattr(found, name) for found in differences] for name in ("mean", "low", "high", "p")}
     frame = pd.DataFrame(columns, dtype=float).rename(columns={"mean": "difference"})
-    frame["p_holm"] = holm(frame["p"])
+    ((name, values),) = (corrected or {"p_holm": holm(frame["p"])}).items()
+    frame[name] = np.asarray(values, float)
     frame["n"] = [found.n for found in differences]
-    frame["better"] = (frame["p_holm"] < ALPHA) & (sign * frame["difference"] > 0)
+    frame["better"] = (frame[name] < ALPHA) & (sign * frame["difference"] > 0)
     return frame.astype({"n": int, "better": bool})
+
+
+def _tukey(pair: Difference, cells: int) -> float:
+    """p of a pair that was picked among ``cells`` cells after looking; of two cells, that of the pair itself."""
+    if not pair.se > 0:
+        return pair.p
+    return max(pair.p, float(stats.studentized_range.sf(math.sqrt(2) * abs(pair.mean) / pair.se, cells, pair.dof)))
 
 
 def _steps(table: pd.DataFrame, cell: str) -> pd.DataFrame:
@@ -138,9 +155,7 @@ def _sentence(
     text, heading = results.metrics[metric].text, results.metrics[metric].heading
     seeds = "one seed" if found.n == 1 else f"{found.n} seeds"
     spread = f"95 % interval {text(found.low)} to {text(found.high)}, {seeds}" if found.n > 1 else f"{seeds}, so no interval"
-    price = (
-        "" if not budgets else ", epsilon not proven" if pd.isna(winner["epsilon"]) else f", epsilon {winner['epsilon']:.3g}"
-    )
+    price = f", epsilon {epsilon_text(winner['epsilon'])}" if budgets else ""
     brackets = f"({text(found.mean)}, {spread}{price})"
     name = winner["cell"] or "the only cell"
     if others.empty:
@@ -163,7 +178,7 @@ def _sentence(
     if len(neighbours) == 1:
         return f"{have}; {told}. It {'beats' if beaten else 'does not beat'} its one neighbour one step away."
     which = f"all {of}" if beaten == len(neighbours) else f"{beaten or 'none'} of its {of}"
-    return f"{have}; {told}. It beats {which} one step away (Holm over the neighbours)."
+    return f"{have}; {told}. It beats {which} one step away (Tukey over the {len(others) + 1} cells)."
 
 
 def _count(number: int, thing: str) -> str:

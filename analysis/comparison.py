@@ -17,6 +17,7 @@ import pandas as pd
 from .matching import Match, Pair, Side, match, plain
 from .results import Metric, ResultsError
 from .statistics import ALPHA, holm, paired, seeds_needed
+from .table import epsilon_text
 
 _TESTED = ["metric", "n", "mean_a", "mean_b", "difference", "low", "high", "p", "p_holm", "verdict", "seeds_needed"]
 
@@ -181,7 +182,8 @@ def _said(file: Mapping[str, Any], trials: pd.DataFrame, setting: str) -> Any:
 
 def _versions(side: Side) -> dict[str, Any]:
     software = pd.DataFrame([json.loads(text) for text in side.trials["versions"].dropna().unique()])
-    found = {name: _distinct(software[name]) for name in software}
+    kept = [name for name in software if name != "platform" or side.results.public]  # of machines the owner alone may know
+    found = {name: _distinct(software[name]) for name in kept}
     found["accountant"] = _distinct(side.trials["accountant_version"])
     methods = side.trials[["method", "method_version"]].astype(object).drop_duplicates().itertuples(index=False)
     found["method VERSION"] = sorted(f"{method} {version}" for method, version in methods)
@@ -192,7 +194,8 @@ def _versions(side: Side) -> dict[str, Any]:
 
 def _privacy(side: Side) -> dict[str, Any]:
     epsilon = side.trials["epsilon"].dropna()
-    spans = f"{epsilon.min():.4g}" + (f" to {epsilon.max():.4g}" if epsilon.nunique() > 1 else "") if len(epsilon) else None
+    low, high = (epsilon_text(value) for value in (epsilon.min(), epsilon.max()))
+    spans = (low if low == high else f"{low} to {high}") if len(epsilon) else None
     composed = [_composed(price) for price in side.record.document.get("totals", {}).get("compose", [])]
     return {
         "epsilon of a trial, proven": spans,
@@ -204,7 +207,7 @@ def _privacy(side: Side) -> dict[str, Any]:
 
 
 def _composed(price: Mapping[str, Any]) -> str:
-    epsilon = "unbounded" if price.get("epsilon") is None else f"{price['epsilon']:.4g}"
+    epsilon = "unbounded" if price.get("epsilon") is None else epsilon_text(price["epsilon"])
     return f"{epsilon} ({price['trials']} trials, delta {price['delta']:g}, {price['neighbours']}, {price['accountant']})"
 
 

@@ -9,6 +9,7 @@ Nothing is left out but what cannot be read; ``only_proven`` and ``for_publicati
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -95,14 +96,17 @@ class SweepRecord:
     running: str | None
     """Process and host of the command that runs it now."""
 
+    undeclared: tuple[str, ...] = ()
+    """Data sets, by their names in the ledger, of trials in the folder that the file is not about: it was another one then."""
+
     @property
     def name(self) -> str:
         return self.path.name
 
     @property
     def public(self) -> bool:
-        """Whether the sweep's file declares its data public."""
-        return bool(self.document.get("sweep", {}).get("data", {}).get("public", False))
+        """Whether the sweep's file declares its data public, and all its trials are on these data."""
+        return bool(self.document.get("sweep", {}).get("data", {}).get("public", False)) and not self.undeclared
 
 
 @dataclass(frozen=True)
@@ -151,7 +155,7 @@ class Results:
     def only_proven(self) -> Results:
         """Without the rows of trials that did not end as planned, or whose epsilon is not proven; a note counts them."""
         well = self.trials["status"].isin(ENDED_WELL)
-        proven = self.trials["epsilon"].notna()
+        proven = self._proven()
         words = [
             f"{count} {what}"
             for count, what in (
@@ -163,24 +167,23 @@ class Results:
         if not words:
             return self
         left_out = f"Left out of {len(self.trials)} trials, as asked: {' and '.join(words)}."
-        kept = _tidied(self.trials[well & proven])
-        return replace(
-            self,
-            trials=kept,
-            history=self.history[self.history["trial_id"].isin(set(kept["trial_id"]))],
-            metrics={name: metric for name, metric in self.metrics.items() if kept[name].notna().any()},
-            notes=(*self.notes, left_out),
-        )
+        return replace(self._only(well & proven), notes=(*self.notes, left_out))
 
     def for_publication(self) -> Results:
         """Without what only the owner of the data may see, unless all data are declared public.
 
-        Gone are metrics and columns computed from private data without noise, or speaking of them or of the machines that
-        worked on them; accuracies on a test set that is declared private; and the real images.
+        Gone are trials without a proven, finite epsilon, for their generators may say anything; metrics and columns computed
+        from private data without noise, or speaking of them or of the machines that worked on them; accuracies on a test set
+        that is not declared public; and the real images.
         """
         if self.public:
             return self
-        test_is_private = (self.trials["test_set"] == "private").any()
+        proven = self._proven()
+        if not proven.all():
+            unproven = f"{(~proven).sum()} of {len(self.trials)} trials are left out, with their images: their epsilon is not"
+            note = f"{unproven} proven, and the data are not declared public."
+            return replace(self._only(proven), notes=(*self.notes, note)).for_publication()
+        test_is_private = (self.trials["test_set"] != "public").any()
         private = [
             metric for metric in self.metrics.values() if metric.private or (test_is_private and "test set" in metric.reference)
         ]
@@ -202,6 +205,19 @@ class Results:
             real=self.real.iloc[:0],
             metrics={name: metric for name, metric in self.metrics.items() if metric not in private},
             notes=(*(_without(text, machines) for text in self.notes), note),
+        )
+
+    def _proven(self) -> pd.Series:
+        """By trial; infinite is what training without noise has."""
+        return self.trials["epsilon"].notna() & (self.trials["epsilon"] < math.inf)
+
+    def _only(self, rows: pd.Series) -> Results:
+        kept = _tidied(self.trials[rows])
+        return replace(
+            self,
+            trials=kept,
+            history=self.history[self.history["trial_id"].isin(set(kept["trial_id"]))],
+            metrics={name: metric for name, metric in self.metrics.items() if kept[name].notna().any()},
         )
 
     def main_metric(self, wanted: str | None = None) -> str:
@@ -233,7 +249,8 @@ def load(results: str | Path | Sequence[str | Path]) -> Results:
             found = store.read(path, samples=False, skip=notes.append)
         except FileNotFoundError as error:
             raise ResultsError(str(error)) from error
-        sweeps.append(SweepRecord(path=path, document=found.record, running=found.running))
+        undeclared = tuple(sorted(set(found.trials["lineage"].dropna()) - _lineages(found.record)))
+        sweeps.append(SweepRecord(path=path, document=found.record, running=found.running, undeclared=undeclared))
         read.append(found)
         notes.extend(_state(sweeps[-1], found))
     trials = pd.concat([found.trials for found in read], ignore_index=True)
@@ -290,9 +307,22 @@ def _state(sweep: SweepRecord, found: store.Results) -> list[str]:
         notes.append(
             f"{sweep.name} has rows of the older schema {versions} (now {store.SCHEMA_VERSION}); columns they lack are empty."
         )
+    if sweep.document and sweep.undeclared:
+        others = " and ".join(sweep.undeclared)
+        notes.append(f"{sweep.name} has trials on {others}, of an earlier file: they are not taken for public.")
     if not sweep.document:
         notes.append(f"{sweep.name} has no sweep.json: its settings and the price of choosing are not known, nor is it public.")
     return notes
+
+
+def _lineages(document: Mapping[str, Any]) -> set[str]:
+    """The data sets that a sweep's file is about, by their names in the ledger."""
+    file = document.get("sweep", {})
+    data, varied = file.get("data", {}), [file.get("axes") or {}, *(file.get("zip") or [])]
+    named, sources = (
+        [data.get(key), *(value for axes in varied for value in axes.get(f"data.{key}", []))] for key in ("lineage", "source")
+    )
+    return {name for name in (named if any(named) else sources) if name}
 
 
 def _in_order(trials: pd.DataFrame, sweeps: Sequence[SweepRecord]) -> pd.DataFrame:

@@ -40,6 +40,8 @@ def cells_table(results: Results) -> Table:
     values = long.pivot(index="cell", columns="metric", values=["mean", "sd", "n"])
     head = long.drop(columns=["metric", "mean", "sd", "n", "low", "high"]).groupby("cell", observed=True, sort=False).first()
     first = results.trials.drop_duplicates("cell").set_index("cell")
+    head["epsilon"] = results.trials["epsilon"].fillna(math.inf).groupby(results.trials["cell"], observed=True).max()
+    head = head.replace({"epsilon": {math.inf: math.nan}})
     head = head.assign(n=values["n"].max(axis=1).astype(int)) if metrics else head.assign(n=0)
     data = pd.DataFrame(index=head.index)
     for metric in metrics:
@@ -57,7 +59,7 @@ def cells_table(results: Results) -> Table:
         shown[heading(metric)] = [_cell(metric, *row) for row in rows]
     ceiling = _ceiling(results)
     notes = [
-        "Mean ± standard deviation over seeds; ε is proven, rounded up.",
+        "Mean ± standard deviation over seeds; ε is the largest of the cell's trials, proven, rounded up.",
         f"{BEST} the best mean of its column (for its data set and target epsilon), found by looking and not by a test.",
     ]
     without = int(results.trials[list(results.metrics)].isna().all(axis=1).sum())
@@ -117,7 +119,7 @@ def effects_table(results: Results, metric: str) -> Table:
         }
     )
     notes = [
-        *_how(described, "all rows of an effect's kind"),
+        *_how(described, "Holm over all rows of an effect's kind"),
         "Seeds needed: to find a true effect of this size and spread with probability 80 % in one test at 5 %, uncorrected.",
     ]
     return Table(f"effects_{metric}", f"What each setting adds: {described.heading}", data, shown, tuple(notes))
@@ -128,8 +130,9 @@ def neighbours_table(results: Results, best: Best) -> Table:
     described = results.metrics[best.metric]
     data = best.neighbours
     shown = pd.DataFrame({"neighbour": data["neighbour"].astype(str), "step": data["step"].astype(str)})
-    shown = shown.assign(**_difference(described, data))
-    notes = [best.sentence, "Differences are the best cell minus its neighbour.", *_how(described, "the neighbours")]
+    shown = shown.assign(**_difference(described, data, "Tukey"))
+    correction = f"Tukey over the {len(best.others) + 1} cells, for the best was chosen after looking"
+    notes = [best.sentence, "Differences are the best cell minus its neighbour.", *_how(described, correction)]
     title = f"The best cell against its neighbours: {described.heading}"
     return Table(f"neighbours_{best.metric}", title, data, shown, tuple(notes))
 
@@ -188,10 +191,10 @@ def trials_table(results: Results) -> pd.DataFrame:
     return found.assign(cell=_names(results, pd.Index(found["cell"])))
 
 
-def _difference(metric: Metric, data: pd.DataFrame) -> dict[str, list[str]]:
+def _difference(metric: Metric, data: pd.DataFrame, correction: str = "Holm") -> dict[str, list[str]]:
     """Columns of a difference: signed, with its interval, the corrected p, and the verdict that follows from both."""
-    verdicts = []
-    for difference, p in zip(data["difference"], data["p_holm"], strict=True):
+    verdicts, corrected = [], data[f"p_{correction.lower()}"]
+    for difference, p in zip(data["difference"], corrected, strict=True):
         told = not math.isnan(p) and p < ALPHA
         verdicts.append(f"{BETTER if metric.sign * difference > 0 else WORSE}" if told else "")
     return {
@@ -200,15 +203,15 @@ def _difference(metric: Metric, data: pd.DataFrame) -> dict[str, list[str]]:
             "" if math.isnan(low) else f"{_signed(metric, low)} to {_signed(metric, high)}"
             for low, high in zip(data["low"], data["high"], strict=True)
         ],
-        "p (Holm)": ["" if math.isnan(p) else f"{p:.3f}" if p >= 0.001 else "< 0.001" for p in data["p_holm"]],
+        f"p ({correction})": ["" if math.isnan(p) else f"{p:.3f}" if p >= 0.001 else "< 0.001" for p in corrected],
     }
 
 
-def _how(metric: Metric, comparisons: str) -> list[str]:
+def _how(metric: Metric, correction: str) -> list[str]:
     direction = "a positive difference is better" if metric.better == "higher" else "a negative difference is better"
     return [
-        f"{metric.heading}: {direction}. {BETTER} better, {WORSE} worse by a test within seeds, spread pooled, Holm over "
-        f"{comparisons}, 5 %; no mark: cannot be told apart. Intervals are not corrected."
+        f"{metric.heading}: {direction}. {BETTER} better, {WORSE} worse by a test within seeds, spread pooled, "
+        f"{correction}, 5 %; no mark: cannot be told apart. Intervals are not corrected."
     ]
 
 
