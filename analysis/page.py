@@ -75,12 +75,13 @@ class Column:
     heading: str
     number: bool
     title: str = ""
-    long: bool = False
+    longest: int = 0
+    """Letters in its longest cell."""
 
     @property
     def style(self) -> str:
         """Classes of its cells."""
-        return "n" if self.number else "wrap" if self.long else ""
+        return "n" if self.number else "wrap wide" if self.longest > 36 else "wrap" if self.longest > 28 else ""
 
     @property
     def heading_style(self) -> str:
@@ -194,7 +195,7 @@ def columns_of(
             heading=re.sub(r" (?=[↑↓])", "\u00a0", (headings or {}).get(str(name), str(name).replace("_", " "))),
             number=(cells := [cell for cell in shown[name] if cell]) != [] and all(map(_is_number, cells)),
             title=(titles or {}).get(str(name), ""),
-            long=max((len(cell) for cell in cells), default=0) > 28,
+            longest=max((len(cell) for cell in cells), default=0),
         )
         for name in shown.columns
     )
