@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,7 @@ _APART = ("case", "method", "method_version", "data_source", "data_size", "data_
 
 @dataclass(frozen=True)
 class Side:
-    """One of two sweeps: all that it has, and what of it may be shown."""
+    """One of two sweeps: its trials (of private data the proven ones), and what of them may be shown."""
 
     results: Results
     shown: Results
@@ -42,7 +42,9 @@ class Side:
     def of(cls, path: str | Path) -> Side:
         """The sweep in a folder. Raises ``ResultsError`` where no trial has ended."""
         results = load(path)
-        return cls(results, results.for_publication(), results.sweeps[0])
+        shown = results.for_publication()
+        kept = results.trials[results.trials["trial_id"].isin(shown.trials["trial_id"])].reset_index(drop=True)
+        return cls(replace(results, trials=kept), shown, results.sweeps[0])
 
     @property
     def trials(self) -> pd.DataFrame:

@@ -153,7 +153,10 @@ class Results:
         return _images(parts, classes, per_class)
 
     def only_proven(self) -> Results:
-        """Without the rows of trials that did not end as planned, or whose epsilon is not proven; a note counts them."""
+        """Without the rows of trials that did not end as planned, or whose epsilon is not proven; a note counts them.
+
+        Raises ``ResultsError`` where no trial is left; so does ``for_publication``.
+        """
         well = self.trials["status"].isin(ENDED_WELL)
         proven = self._proven()
         words = [
@@ -167,7 +170,7 @@ class Results:
         if not words:
             return self
         left_out = f"Left out of {len(self.trials)} trials, as asked: {' and '.join(words)}."
-        return replace(self._only(well & proven), notes=(*self.notes, left_out))
+        return self._only(well & proven, left_out)
 
     def for_publication(self) -> Results:
         """Without what only the owner of the data may see, unless all data are declared public.
@@ -180,9 +183,9 @@ class Results:
             return self
         proven = self._proven()
         if not proven.all():
-            unproven = f"{(~proven).sum()} of {len(self.trials)} trials are left out, with their images: their epsilon is not"
-            note = f"{unproven} proven, and the data are not declared public."
-            return replace(self._only(proven), notes=(*self.notes, note)).for_publication()
+            left_out = f"{(~proven).sum()} of {len(self.trials)} trials are left out, with their images"
+            why = f"{left_out}: their epsilon is not proven, and the data are not declared public."
+            return self._only(proven, why).for_publication()
         test_is_private = (self.trials["test_set"] != "public").any()
         private = [
             metric for metric in self.metrics.values() if metric.private or (test_is_private and "test set" in metric.reference)
@@ -211,13 +214,17 @@ class Results:
         """By trial; infinite is what training without noise has."""
         return self.trials["epsilon"].notna() & (self.trials["epsilon"] < math.inf)
 
-    def _only(self, rows: pd.Series) -> Results:
+    def _only(self, rows: pd.Series, why: str) -> Results:
+        """These rows, and a note of why they alone; ``ResultsError`` where there are none."""
         kept = _tidied(self.trials[rows])
+        if kept.empty:
+            raise ResultsError(f"{why} Nothing is left to show.")
         return replace(
             self,
             trials=kept,
             history=self.history[self.history["trial_id"].isin(set(kept["trial_id"]))],
             metrics={name: metric for name, metric in self.metrics.items() if kept[name].notna().any()},
+            notes=(*self.notes, why),
         )
 
     def main_metric(self, wanted: str | None = None) -> str:

@@ -67,7 +67,8 @@ def small_baselines(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def fewer_steps(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """``results/small_fewer_steps``: one row of the grid and a cell beyond it, with half the steps, and slots as the preset has them. Copy it to change it."""
+    """``results/small_fewer_steps``: one row of the grid and a cell beyond it, with half the steps, and slots as the preset
+    has them. Copy it to change it."""
     return run_once(FEWER_STEPS, tmp_path_factory)
 
 

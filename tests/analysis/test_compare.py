@@ -177,6 +177,24 @@ def test_private_metrics_are_left_out_unless_the_data_are_public(small_sweep: Pa
     assert row(found.settings, what="data.public").b is False
 
 
+def test_machines_and_unproven_trials_of_private_data_are_not_said(
+    small_sweep: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def change(trial: Row) -> Row:
+        versions = json.dumps(json.loads(trial["versions"]) | {"platform": "Linux-of-the-clinic"})
+        shift = {"gen2real_cnn": 0.999, "epsilon": None} if trial["seed"] == 0 else {"epsilon": 9.70812}
+        return {"versions": versions, "host": "machine-of-the-clinic", **shift}
+
+    private = copied(small_sweep, tmp_path, change)
+    declared(private, public=False)
+    for arguments in ([], ["--json"]):
+        assert main([str(private), str(small_sweep), *arguments]) == OK
+        said = capsys.readouterr().out
+        assert "of-the-clinic" not in said
+        assert "0.999" not in said
+        assert "9.71" in said, "rounded up"
+
+
 def test_two_versions_of_a_file_in_one_folder_are_kept_apart(small_sweep: Path, fewer_steps: Path, tmp_path: Path) -> None:
     both = copied(small_sweep, tmp_path)
     for table in ("trials", "attempts"):  # as when the same name is run with 20 steps after 40

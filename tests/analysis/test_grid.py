@@ -415,6 +415,13 @@ def test_cells_that_are_alike_are_said_to_be() -> None:
     assert "3 of the 11 other cells cannot be told from it" in some.sentence
 
 
+def test_a_seed_that_the_best_cell_has_twice_is_one_seed() -> None:
+    results = crossed({NOISE: [0, 1]}, lambda noise: 0.5 + noise)
+    twice = results.trials[results.trials["seed"] == 0].assign(trial_id="again")
+    found = best(replace(results, trials=pd.concat([results.trials, twice], ignore_index=True)), "gen2real_cnn")
+    assert found.interval == best(results, "gen2real_cnn").interval
+
+
 def test_two_cells_and_one() -> None:
     two = crossed({NOISE: [0, 1]}, lambda noise: 0.5 + noise)
     found, trials = best(two, "gen2real_cnn"), two.trials
@@ -558,6 +565,17 @@ def test_effects_have_intervals_tests_and_seeds(grid_results: Results) -> None:
     lower = effects(grid_results, "fd_dataset_classifier").set_index(["factor", "level", "kind"])
     assert lower.loc[RECONSTRUCTION, 0.5, "alone"]["better"]
     assert lower.loc[RECONSTRUCTION, 0.5, "alone"]["difference"] < 0
+
+
+def test_together_is_with_all_other_switches_on_where_they_do_best() -> None:
+    axes = {NOISE: [0, 1], RECONSTRUCTION: [0, 1, 2], "axis.feedback_clip": [0, 1]}
+    results = crossed(axes, lambda noise, recon, clip: 0.5 + 0.1 * noise + 0.05 * recon - 0.2 * clip)
+    for metric in METRICS:
+        found = effects(results, metric).set_index(["factor", "kind", "level"])
+        assert found.loc[(NOISE, "together", 1), "others"] == "reconstruction=2 feedback_clip=1", "on, though off is better"
+        assert (found.loc["axis.feedback_clip"].loc["average", "worse"]).all()
+        assert (found.loc[NOISE].loc["average", "better"]).all()
+        assert not (found["better"] & found["worse"]).any()
 
 
 def test_the_interaction_of_two_switches_is_one_test() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -292,6 +293,37 @@ def test_table_1_takes_the_best_cell_and_says_so_and_compares_with_a_baseline() 
     assert any("a test needs a baseline" in note for note in alone.notes)
 
 
+def test_the_best_cell_of_a_metric_that_falls_is_its_lowest() -> None:
+    better = noisy(by=0.3, of=lambda _, cell: cell["noise_injection"] == 1)
+    table = paper_tables(made(better, {"noise_injection": [0.0, 1.0]}, metrics=["fid_inception"]))[0]
+    assert set(ours(table)["setting"]) == {"noise_injection=1.0"}
+
+
+def test_the_base_is_gs_wgan_even_where_another_baseline_is_better() -> None:
+    results = made(noisy(by=0.3, of=lambda method, _: method == "dpac"), methods=["dpac", "gs_wgan", "ef_dpgan"])
+    table = paper_tables(results)[0]
+    assert set(ours(table).query("base")["method"]) == {"gs_wgan"}
+
+
+def test_rows_of_another_budget_are_in_another_block() -> None:
+    results = made(noisy(), {"noise_injection": [0.0, 1.0]})
+    again = results.trials.assign(
+        target_epsilon=1.0, epsilon=0.97, gen2real_cnn=0.2, cell=results.trials["cell"].astype(str) + " epsilon=1"
+    )
+    trials = pd.concat([results.trials.astype({"cell": str}), again], ignore_index=True).astype({"cell": "category"})
+    rows = ours(paper_tables(replace(results, trials=trials))[2])
+    assert rows.groupby("row")["epsilon"].first().tolist() == [9.7189, 9.7189, 0.97, 0.97]
+    assert rows["base"].sum() == rows["column"].nunique() * 2, "a base a budget"
+    assert rows["verdict"].eq("").all(), "within a budget nothing differs"
+
+
+def test_an_accuracy_measured_by_others_is_marked() -> None:
+    table = paper_tables(NOTHING_OF_OURS)[1]
+    row = table.data[table.data["method"] == "DP-Sinkhorn"]
+    assert row["text"].str.endswith(FOREIGN).all()
+    assert any(note.startswith(FOREIGN) for note in table.notes)
+
+
 def test_one_seed_shows_no_spread_and_no_mark() -> None:
     results = made(noisy(by=0.3, of=lambda _, cell: cell["noise_injection"] == 1), {"noise_injection": [0.0, 1.0]}, seeds=1)
     for table in paper_tables(results)[:3]:
@@ -317,6 +349,11 @@ def test_ours_show_a_proven_epsilon_or_none() -> None:
     results.trials.loc[results.trials["axis.noise_injection"] == 1, "epsilon"] = math.nan
     shown = paper_tables(results)[2].shown
     assert shown.loc[shown["source"] == "ours", "ε"].tolist() == ["9.72", "not proven"]
+    results = made(noisy(), {"noise_injection": [0.0, 1.0]})
+    results.trials.loc[0, "epsilon"] = math.nan
+    for table in (paper_tables(results)[2], baselines(results)):
+        assert "not proven" in table.shown["ε"].tolist(), "one seed without a proof leaves its row without one"
+        assert table.data.loc[table.data["setting"].astype(str).str.contains("^0.0|=0.0"), "epsilon"].isna().all()
 
 
 def test_real_images_stand_beside_the_printed_ones() -> None:
@@ -337,6 +374,7 @@ def test_baselines_keep_to_our_data_and_epsilon() -> None:
     assert set(table.data["dataset"]) == {"fashion_mnist"}
     printed = table.data[table.data["protocol"] != "ours"]
     assert set(printed["epsilon_printed"]) == {10.0}
+    assert (printed["epsilon"].notna() == (printed["accounting_sound"] == "yes")).all(), "a claim is no proven epsilon"
     rows = table.shown.set_index(["measured by", "method"])
     assert rows.loc[("DPDM", "DPDM (FID sampler)"), "FID ↓"] == "18.6"
     assert rows.loc[("DPDM", "DPDM (FID sampler)"), "ε"] == "10"

@@ -99,6 +99,7 @@ def test_sweeps_are_joined(small_sweep: Path, small_baselines: Path) -> None:
 def test_trials_that_several_folders_hold_count_once(small_sweep: Path, copy: Path) -> None:
     both = load([small_sweep, copy])
     assert len(both.trials) == 8
+    assert len(both.real) == 1, "one data set, evaluated alike"
     assert both.notes == ("8 trials are in several of these folders; each counts once, as the first folder has it.",)
 
 
@@ -201,9 +202,52 @@ def test_what_is_private_is_gone_unless_the_data_are_public(copy: Path) -> None:
 
 def test_accuracies_on_a_private_test_set_are_private(copy: Path) -> None:
     edit_record(copy, public=False)
+    for said in ("private", None):
+        for part in trial_parts(copy):
+            change_part(copy, part, test_set=said)
+        shown = load(copy).for_publication()
+        assert not shown.metrics
+        assert not {"gen2real_cnn", "per_class"} & set(shown.trials)
+        assert not any("gen2real" in name for name in shown.history)
+
+
+def test_one_private_sweep_makes_what_it_is_joined_with_private(copy: Path, small_baselines: Path) -> None:
+    edit_record(copy, public=False)
+    for folders in ([copy, small_baselines], [small_baselines, copy]):
+        shown = load(folders).for_publication()
+        assert not any(metric.private for metric in shown.metrics.values())
+        assert not private_words(shown)
+
+
+def test_unproven_trials_of_private_data_are_not_shown(copy: Path) -> None:
+    """No noise has an infinite epsilon, injected noise none: what such a generator draws may be a record."""
+    edit_record(copy, public=False)
+    for part, epsilon in zip(trial_parts(copy), (None, float("inf")), strict=False):
+        change_part(copy, part, epsilon=epsilon)
+    owner = load(copy)
+    shown = owner.for_publication()
+    gone = set(owner.trials["trial_id"]) - set(shown.trials["trial_id"])
+    assert len(gone) == 2
+    assert not gone & {*shown.history["trial_id"], *shown.samples()["trial_id"]}
+    assert len(shown.samples()) == 6 * 40
+    assert any(
+        note.startswith("2 of 8 trials are left out, with their images: their epsilon is not proven") for note in shown.notes
+    )
+    assert len(owner.only_proven().trials) == 6
     for part in trial_parts(copy):
-        change_part(copy, part, test_set="private")
-    assert not load(copy).for_publication().metrics
+        change_part(copy, part, epsilon=None)
+    with pytest.raises(ResultsError, match=r"8 of 8 trials are left out.*Nothing is left to show"):
+        load(copy).for_publication()
+    with pytest.raises(ResultsError, match="Nothing is left to show"):
+        load(copy).only_proven()
+
+
+def test_trials_of_an_earlier_file_on_other_data_are_not_public(copy: Path) -> None:
+    change_part(copy, trial_parts(copy)[0], lineage="hospital", data_source="npz")
+    results = load(copy)
+    assert "small_grid has trials on hospital, of an earlier file: they are not taken for public." in results.notes
+    assert not results.public
+    assert len(results.real_samples()) == 0
 
 
 def test_real_images_of_data_that_are_public_no_more_are_deleted(copy: Path, small_sweep: Path) -> None:

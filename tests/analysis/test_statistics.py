@@ -231,6 +231,8 @@ def test_block_model_where_it_cannot_say() -> None:
     missing = BlockModel(blocks({"a": [0.5, 0.6], "b": [math.nan, math.nan], "c": [0.7, 0.9]}), "metric")
     assert is_nothing(missing.contrast({"b": 1, "a": -1}))
     assert missing.contrast({"c": 1, "a": -1}).mean == pytest.approx(0.25)
+    fewer = BlockModel(blocks({"a": [0.5, 0.6, 0.7], "b": [0.6, math.nan, 0.9], "c": [0.7, 0.9, 0.8]}), "metric")
+    assert [fewer.contrast({cell: 1, "a": -1}).n for cell in "bc"] == [2, 3], "the fewest seeds behind it"
     same = BlockModel(blocks({"a": [0.1, 0.1], "b": [0.1, 0.1]}), "metric").contrast({"b": 1, "a": -1})
     assert (same.mean, same.p) == (0, 1)
     assert BlockModel(blocks({}), "metric").contrasts([]) == []

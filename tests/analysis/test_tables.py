@@ -204,6 +204,20 @@ def test_a_failed_trial_is_no_seed(results: Results) -> None:
     assert any(note.startswith(f"1 of {len(results.trials)} trials have no metrics") for note in table.notes)
 
 
+def test_a_cell_is_proven_where_all_its_trials_are(results: Results) -> None:
+    """Whichever metrics the unproven one has."""
+
+    def lose(trials: pd.DataFrame) -> pd.DataFrame:
+        trials.loc[trials.index[0], "epsilon"] = math.nan
+        trials.loc[trials.index[0], list(results.metrics)[1:]] = math.nan
+        trials.loc[trials.index[2], "epsilon"] = 12.001
+        trials.loc[trials.index[2], next(iter(results.metrics))] = math.nan
+        return trials
+
+    table = tables.cells_table(changed(results, lose))
+    assert table.shown["ε"].iloc[:2].tolist() == ["not proven", "12.1"]
+
+
 def test_cells_of_other_budgets_do_not_compete(results: Results) -> None:
     def cheaper(trials: pd.DataFrame) -> pd.DataFrame:
         first = trials["axis.noise_injection"] == 0
