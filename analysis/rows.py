@@ -104,10 +104,15 @@ def _with_base(rows: Sequence[Row], block: str, metric: Metric) -> list[Row]:
     """The rows of a block, its base marked: GS-WGAN, else the best of the methods that are not the paper's."""
     same = [row for row in rows if row.block == block]
     methods = {id(row): row.trials["method"].iloc[0] for row in same}
-    baselines = [row for row in same if methods[id(row)] != PAPER_METHOD]
+    baselines = [row for row in same if is_baseline(row)]
     first = [row for row in baselines if methods[id(row)] == PUBLISHED_BASE] or baselines
     base = max(first, key=lambda row: row.trials[metric.name].mean() * metric.sign, default=None)
     return [replace(row, base=row is base) for row in same]
+
+
+def is_baseline(row: Row) -> bool:
+    """Whether it is of another method than the paper's."""
+    return bool(row.trials["method"].iloc[0] != PAPER_METHOD)
 
 
 def ablation(trials: pd.DataFrame, repair: str, metrics: Sequence[str]) -> Ours:

@@ -14,6 +14,7 @@ from harness.contact_sheet import MAX_COLUMNS, sheet
 
 from .design import levels, short, value_text
 from .results import ResultsError
+from .table import epsilon_text
 
 if TYPE_CHECKING:
     from .grid import Grid
@@ -93,7 +94,7 @@ def _rows(results: Results, trial_ids: Sequence[str]) -> pd.DataFrame:
 def _heading(row: Any, chosen: bool) -> str:
     """What a column shows: method, setting, seed and epsilon of a row of the trials table."""
     seed = f"seed {row.seed}{', not chosen among seeds' if chosen else ''}"
-    epsilon = "epsilon not proven" if pd.isna(row.epsilon) else f"epsilon {row.epsilon:.3g}"
+    epsilon = f"epsilon {epsilon_text(row.epsilon)}"
     method = "" if row.method in str(row.cell).split() else str(row.method)
     return "\n".join(word for word in (method, str(row.cell), seed, epsilon) if word)
 

@@ -131,6 +131,16 @@ def test_better_and_worse_know_which_way_a_metric_goes(small_sweep: Path, tmp_pa
     assert any(note.startswith("8 trials are the same by settings and seed, and ran in each") for note in found.notes)
 
 
+def test_a_trial_without_a_metric_takes_its_other_half_along(small_sweep: Path, tmp_path: Path) -> None:
+    def shifted(trial: Row) -> Row:
+        first = trial["seed"] == 0 and trial["label"].startswith("noise_injection=0 reconstruction=0")
+        return {"gen2real_cnn": None if first else trial["gen2real_cnn"] + 0.1}
+
+    found = compare(small_sweep, copied(small_sweep, tmp_path, shifted), "gen2real_cnn")
+    assert sorted(found.cells["n"]) == [1, 2, 2, 2]
+    assert found.overall["difference"].tolist() == pytest.approx([0.1]), "means over the same trials of both"
+
+
 def test_what_the_seeds_cannot_tell_is_said_with_how_many_could(small_sweep: Path, tmp_path: Path) -> None:
     def noisy(trial: Row) -> Row:
         return {"gen2real_cnn": trial["gen2real_cnn"] + (0.05 if trial["seed"] else -0.03)}
@@ -193,6 +203,9 @@ def test_machines_and_unproven_trials_of_private_data_are_not_said(
         assert "of-the-clinic" not in said
         assert "0.999" not in said
         assert "9.71" in said, "rounded up"
+    cells = compare(private, small_sweep).cells
+    assert set(cells["n"]) == {1}, "of seed 0 nothing is proven"
+    assert cells["mean_a"].max() < 0.999
 
 
 def test_two_versions_of_a_file_in_one_folder_are_kept_apart(small_sweep: Path, fewer_steps: Path, tmp_path: Path) -> None:

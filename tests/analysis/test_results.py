@@ -248,6 +248,12 @@ def test_trials_of_an_earlier_file_on_other_data_are_not_public(copy: Path) -> N
     assert "small_grid has trials on hospital, of an earlier file: they are not taken for public." in results.notes
     assert not results.public
     assert len(results.real_samples()) == 0
+    edit_record(copy, lineage="hospital")
+    for part in trial_parts(copy)[1:]:
+        change_part(copy, part, lineage="hospital")
+    assert load(copy).public, "a file may name its data"
+    change_part(copy, trial_parts(copy)[0], lineage="digits")
+    assert not load(copy).public, "another lineage, though of the same source"
 
 
 def test_real_images_of_data_that_are_public_no_more_are_deleted(copy: Path, small_sweep: Path) -> None:
