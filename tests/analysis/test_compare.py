@@ -141,6 +141,26 @@ def test_a_trial_without_a_metric_takes_its_other_half_along(small_sweep: Path, 
     assert found.overall["difference"].tolist() == pytest.approx([0.1]), "means over the same trials of both"
 
 
+def test_one_of_four_chances_is_no_finding(small_sweep: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """p .03 (t = 20 with one degree of freedom) in one cell, 1 in the three others: Holm makes it .13."""
+
+    def shifted(trial: Row) -> Row:
+        sway = 2 * trial["seed"] - 1
+        one = trial["label"].startswith("noise_injection=0 reconstruction=0")
+        return {"gen2real_cnn": 0.5 + (0.1 + 0.005 * sway if one else 0.1 * sway)}
+
+    def flat(trial: Row) -> Row:
+        return {"gen2real_cnn": 0.5}
+
+    a, b = copied(small_sweep, tmp_path / "a", flat), copied(small_sweep, tmp_path / "b", shifted)
+    cells = compare(a, b, "gen2real_cnn").cells
+    assert cells["p"].min() == pytest.approx(0.0318, abs=1e-4)
+    assert cells["p_holm"].min() == pytest.approx(4 * 0.0318, abs=1e-3)
+    assert set(cells["verdict"]) == {"cannot tell"}
+    assert main([str(a), str(b), "--metric", "gen2real_cnn"]) == OK
+    assert "reconstruction=0  0.500  0.600  +0.100" in capsys.readouterr().out, "A, B, then B - A"
+
+
 def test_what_the_seeds_cannot_tell_is_said_with_how_many_could(small_sweep: Path, tmp_path: Path) -> None:
     def noisy(trial: Row) -> Row:
         return {"gen2real_cnn": trial["gen2real_cnn"] + (0.05 if trial["seed"] else -0.03)}
