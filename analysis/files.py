@@ -21,6 +21,16 @@ class Files:
         self.folder = folder
         self.written: list[Path] = []
 
+    def clear(self) -> None:
+        """Remove the figures and tables of an earlier report: it may show what this one must not, or cells that are gone.
+
+        Only where a report lies, and only files of the forms that reports write.
+        """
+        if (self.folder / "report.html").exists():
+            for path in (*self.folder.glob("figures/*"), *self.folder.glob("tables/*")):
+                if path.suffix in (".png", ".svg", ".csv", ".md", ".tex"):
+                    path.unlink()
+
     def table(self, table: Table) -> TableBlock:
         """Write the table in three forms."""
         links = self._keep(table.write(self._folder("tables")))

@@ -142,6 +142,7 @@ def _centred(columns: np.ndarray) -> np.ndarray:
 
 def _shares(sums: np.ndarray, sizes: np.ndarray, spread: float | np.ndarray, total: float | np.ndarray, n: int) -> np.ndarray:
     """Of every term, then of the residual; ``sums`` is [terms] or [terms, resamples]."""
+    total = np.where(total > 0, total, np.nan)  # a resample may come out without any variance
     chance = sizes[:, None] * spread if np.ndim(sums) == 2 else sizes * spread
     return np.concatenate(
         [(sums - chance) / total, np.atleast_1d((n - 1) * spread / total)[None if np.ndim(sums) == 2 else ...]]

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import grid, sections, statements
+from . import answer, grid, sections, statements
 from .files import Files
 from .page import Page, counted, html, listed
 from .results import Results, ResultsError, load
@@ -52,6 +52,7 @@ def write_report(results: Results, output: Path, metric: str | None = None) -> R
         notes.append(f"No trial has the metric {metric}, nor any other.")
     output.mkdir(parents=True, exist_ok=True)
     files = Files(output)
+    files.clear()
     best = grid.best(results, name) if name else None
     subject = sections.Subject(results=results, metric=results.metrics[name] if name else None, best=best, files=files)
     page = Page(
@@ -59,7 +60,7 @@ def write_report(results: Results, output: Path, metric: str | None = None) -> R
         subtitle=_subtitle(results),
         notes=tuple(notes),
         sections=(
-            sections.answer(subject),
+            answer.answer(subject),
             sections.the_grid(subject),
             sections.paper(subject),
             sections.cells(subject),
@@ -95,8 +96,9 @@ def _answer(subject: sections.Subject) -> str:
     interval = (
         f" (95 % interval {sections.between(metric, found.low, found.high)}, {found.n} seeds)" if found.n > 1 else " (one seed)"
     )
-    epsilon = f"proven epsilon {epsilon_text(best.epsilon)}"
-    return f"Best by {metric.heading}: {best.cell} with {metric.text(found.mean)}{interval} at {epsilon}."
+    epsilon = f"proven epsilon {epsilon_text(best.epsilon)}" if best.epsilon == best.epsilon else "no proven epsilon"
+    prices = "".join(f"; {number.term}: {number.value}" for number in answer.price(subject.results))
+    return f"Best by {metric.heading}: {best.cell} with {metric.text(found.mean)}{interval} at {epsilon}{prices}."
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -114,6 +116,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         report = write_report(results, options.output or options.results[0] / "report", options.metric)
     except ResultsError as error:
         print(error, file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f"{error.filename or options.output}: {error.strerror or error}; --output DIR writes elsewhere", file=sys.stderr)
         return 2
     for note in report.notes:
         print(note, file=sys.stderr)

@@ -10,9 +10,9 @@ from collections.abc import Iterator
 
 import pandas as pd
 
+from .answer import proofs, spread
 from .page import Block, Facts, Heading, Items, Section, TableBlock, Text, columns_of, counted, listed, strings
 from .results import ENDED_WELL, Results, SweepRecord
-from .sections import proofs, spread
 from .table import epsilon_text
 
 
@@ -151,8 +151,10 @@ def _publication(results: Results) -> Iterator[Block]:
     yield Items(
         (
             "What noise protects may be published at the epsilon stated: a generator, any number of images from it, the "
-            "settings, and the columns that are not marked private. Whoever sees one generator, not chosen by a private score, "
-            "is promised its own epsilon; whoever sees all of them is promised the composed one.",
+            "settings, and the columns that are not marked private.",
+            "A generator that was named by its settings and seed before any was looked at is promised its own epsilon. One "
+            "that was picked after looking is promised the composed epsilon of all that were looked at, whatever it was picked "
+            "by, and so are all of them together. One that was picked by a score on private data is covered by neither.",
             f"{counted(failed, 'trial')} failed or did not end, and {counted(superseded, 'earlier attempt')} "
             f"{'was' if superseded == 1 else 'were'} superseded. What they released counts in the composed epsilon.",
             "The unit of the promise is one image. Several images of one person are not covered as one.",

@@ -286,3 +286,28 @@ def test_the_report_imports_no_heavy_library() -> None:
 
 def test_durations_are_read_at_a_glance() -> None:
     assert [duration(seconds) for seconds in (0, 119, 120, 5399, 86400)] == ["0 s", "119 s", "2 min", "90 min", "24.0 h"]
+
+
+def test_a_generator_picked_after_looking_is_not_promised_its_own_epsilon(page: Path) -> None:
+    text = text_of(page.read_text())
+    assert "picked after looking is promised the composed epsilon of all that were looked at" in text
+    assert "named by its settings and seed before any was looked at is promised its own epsilon" in text
+
+
+def test_an_earlier_report_leaves_nothing_behind(copy: Path, tmp_path: Path) -> None:
+    """What was public yesterday may not be today; files that no report writes are left alone."""
+    output = tmp_path / "out"
+    assert report.main([str(copy), "--output", str(output)]) == 0
+    assert (output / "figures" / "heatmap_fd_dataset_classifier.png").exists()
+    (output / "figures" / "notes.txt").write_text("mine")
+    declare(copy, public=False)
+    assert report.main([str(copy), "--output", str(output)]) == 0
+    assert not list(output.rglob("*fd_dataset_classifier*"))
+    assert (output / "figures" / "notes.txt").exists()
+
+
+def test_an_output_that_is_a_file_is_one_sentence(copy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    output = tmp_path / "taken"
+    output.write_text("")
+    assert report.main([str(copy), "--output", str(output)]) == 2
+    assert capsys.readouterr().err == f"{output}: File exists; --output DIR writes elsewhere\n"
