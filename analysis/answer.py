@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numpy as np
 import pandas as pd
 
 from . import grid
@@ -36,7 +37,9 @@ def _answer(subject: Subject) -> Iterator[Block]:
             if found.n > 1
             else "one seed: no interval",
         ),
-        Number("proven epsilon of one such generator", spread(chosen["epsilon"]), account(chosen)),
+        Number(
+            "proven epsilon of one such generator, had it been named before looking", spread(chosen["epsilon"]), account(chosen)
+        ),
         *price(results),
     ]
     yield Numbers(setting=best.cell or "the only cell", numbers=tuple(numbers))
@@ -55,13 +58,13 @@ def _remarks(results: Results, metric: Metric, best: grid.Best) -> Iterator[str]
     if len(results.sweeps) > 1:
         yield (
             "Prices are those of each sweep. Whoever has seen several sweeps on the same data is promised at most the sum of "
-            "their epsilons, at the sum of their deltas."
+            "their epsilons, at the sum of their deltas, where all are of one neighbouring relation."
         )
 
 
 def spread(values: pd.Series) -> str:
-    """An epsilon, or the range of several; rounded up."""
-    known = values.dropna()
+    """An epsilon, or the range of several; rounded up. An infinite one is no proof of anything."""
+    known = values[np.isfinite(values)]
     if known.empty:
         return "not proven"
     low, high = epsilon_text(known.min()), epsilon_text(known.max())
@@ -115,17 +118,17 @@ def _plain(detail: object) -> str:
 
 def choice(results: Results, metric: Metric) -> str:
     """What the choice itself costs beside the generators: nothing, or something that no account has."""
-    private_test = bool((results.trials["test_set"] == "private").any()) and "test set" in metric.reference
+    private_test = bool((results.trials["test_set"] != "public").any()) and "test set" in metric.reference
     if private_test or metric.private:
-        why = "the test set is declared private" if private_test else "it is computed from the private training set"
+        why = "the test set is not declared public" if private_test else "it is computed from the private training set"
         return (
             f"The choice was made by {metric.heading}, a score on private data ({why}). Choosing by such a score is covered by "
             "no epsilon: neither by that of one generator nor by that of all of them."
         )
     return (
-        f"The choice was made by {metric.heading}, which touches private data through the generators alone. Whoever has seen "
-        "all of them, failed and superseded ones too, is promised the epsilon of all, not that of one. Choosing by a score on "
-        "private data would be covered by no epsilon."
+        f"The choice was made by {metric.heading}, which touches private data through the generators alone. It looked at all "
+        "of them, failed and superseded ones too, so whoever sees them all, or only the one that it chose, is promised the "
+        "epsilon of all, not that of one. Choosing by a score on private data would be covered by no epsilon."
     )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 
+import numpy as np
 import pandas as pd
 
 from .answer import proofs, spread
@@ -83,7 +84,7 @@ def _kinds(mechanism: object) -> str | None:
 
 def _statement(results: Results, rows: pd.DataFrame) -> Iterator[tuple[str, tuple[str, ...]]]:
     yield "Trials", (f"{len(rows):,}",)
-    proven = rows["epsilon"].dropna()
+    proven = rows["epsilon"][np.isfinite(rows["epsilon"])]
     without = len(rows) - len(proven)
     said = [f"{spread(rows['epsilon'])} for one generator"] if len(proven) else []
     if without:
@@ -139,7 +140,8 @@ _NEIGHBOURS = {
 
 def _publication(results: Results) -> Iterator[Block]:
     trials = results.trials
-    superseded = int(trials["attempts"].sum()) - len(trials)
+    trained = results.attempts[results.attempts["kind"] == "train"]
+    superseded = len(trained) - trained["trial_id"].nunique()
     failed = int((~trials["status"].isin(ENDED_WELL)).sum())
     private = [str(name) for name in results.columns.index[results.columns["private"]]]
     shown = (
@@ -151,10 +153,11 @@ def _publication(results: Results) -> Iterator[Block]:
     yield Items(
         (
             "What noise protects may be published at the epsilon stated: a generator, any number of images from it, the "
-            "settings, and the columns that are not marked private.",
+            "settings, and the columns that are not marked private; accuracies on real test images only if that test set is "
+            "public.",
             "A generator that was named by its settings and seed before any was looked at is promised its own epsilon. One "
-            "that was picked after looking is promised the composed epsilon of all that were looked at, whatever it was picked "
-            "by, and so are all of them together. One that was picked by a score on private data is covered by neither.",
+            "that was picked after looking, by a score that is free, is promised the composed epsilon of all that were looked "
+            "at, and so are all of them together. One that was picked by a score on private data is covered by neither.",
             f"{counted(failed, 'trial')} failed or did not end, and {counted(superseded, 'earlier attempt')} "
             f"{'was' if superseded == 1 else 'were'} superseded. What they released counts in the composed epsilon.",
             "The unit of the promise is one image. Several images of one person are not covered as one.",

@@ -290,7 +290,7 @@ def test_durations_are_read_at_a_glance() -> None:
 
 def test_a_generator_picked_after_looking_is_not_promised_its_own_epsilon(page: Path) -> None:
     text = text_of(page.read_text())
-    assert "picked after looking is promised the composed epsilon of all that were looked at" in text
+    assert "picked after looking, by a score that is free, is promised the composed epsilon of all that were looked at" in text
     assert "named by its settings and seed before any was looked at is promised its own epsilon" in text
 
 
