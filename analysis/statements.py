@@ -140,8 +140,7 @@ _NEIGHBOURS = {
 
 def _publication(results: Results) -> Iterator[Block]:
     trials = results.trials
-    trained = results.attempts[results.attempts["kind"] == "train"]
-    superseded = len(trained) - trained["trial_id"].nunique()
+    superseded = int(((results.attempts["kind"] == "train") & (results.attempts["attempt"] > 1)).sum())
     failed = int((~trials["status"].isin(ENDED_WELL)).sum())
     private = [str(name) for name in results.columns.index[results.columns["private"]]]
     shown = (
