@@ -179,7 +179,7 @@ def test_a_private_test_set_is_said_to_cost_what_no_epsilon_covers(copy: Path, t
     change(copy, "trials", test_set="private")
     assert report.main([str(copy), "--output", str(tmp_path / "out")]) == 0
     html = text_of((tmp_path / "out" / "report.html").read_text())
-    assert "the test set is declared private" in html
+    assert "the test set is not declared public" in html
     assert "Choosing by such a score is covered by no epsilon" in html
 
 
