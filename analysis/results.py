@@ -29,7 +29,8 @@ _WORDS = (
     *("accountant", "proof", "neighbours", "device"),
 )
 _COUNTS = ("steps", "evaluation_samples", "releases")
-_ABBREVIATIONS = {"cnn": "CNN", "mlp": "MLP", "fd": "FD", "is": "IS", "fid": "FID", "kid": "KID", "logreg": "logistic"}
+_ABBREVIATIONS = {name: name.upper() for name in ("cnn", "mlp", "fd", "is", "fid", "kid")}
+_ABBREVIATIONS |= {"logreg": "logistic", "lenet": "LeNet", "sklearn": "(scikit-learn)"}
 _FROM_COLUMNS = {
     "privacy.epsilon": "target_epsilon",
     "privacy.delta": "delta",
@@ -252,10 +253,14 @@ def load(results: str | Path | Sequence[str | Path]) -> Results:
     notes: list[str] = []
     sweeps, read = [], []
     for path in dict.fromkeys(path.absolute() for path in paths):
+        unread: list[str] = []
         try:
-            found = store.read(path, samples=False, skip=notes.append)
+            found = store.read(path, samples=False, skip=unread.append)
         except FileNotFoundError as error:
+            raise ResultsError(f"{error}{_one_within(path)}") from error
+        except store.LedgerError as error:
             raise ResultsError(str(error)) from error
+        notes.extend(_counted_by_table(unread))
         undeclared = tuple(sorted(set(found.trials["lineage"].dropna()) - _lineages(found.record)))
         sweeps.append(SweepRecord(path=path, document=found.record, running=found.running, undeclared=undeclared))
         read.append(found)
@@ -292,6 +297,22 @@ def load(results: str | Path | Sequence[str | Path]) -> Results:
     )
 
 
+def _one_within(path: Path) -> str:
+    """What to type where the folder of all results was named in place of a sweep's."""
+    inside = sorted(child for child in path.iterdir() if (child / "attempts").is_dir()) if path.is_dir() else []
+    return f", such as {inside[0]}" if inside else ""
+
+
+def _counted_by_table(unread: Iterable[str]) -> list[str]:
+    """A sentence a table, however many of its parts cannot be read."""
+    tables: dict[str, list[str]] = {}
+    for sentence in unread:
+        tables.setdefault(sentence.split(":")[0], []).append(sentence)
+    return [
+        f"{found[0]}{f' So are {len(found) - 1} more of its parts.' if len(found) > 1 else ''}" for found in tables.values()
+    ]
+
+
 def _without(note: str, words: Iterable[str]) -> str:
     """The note without these words and without ids, which are hashes of the data; files of trials are named by them."""
     for word in words:
@@ -318,7 +339,8 @@ def _state(sweep: SweepRecord, found: store.Results) -> list[str]:
         others = " and ".join(sweep.undeclared)
         notes.append(f"{sweep.name} has trials on {others}, of an earlier file: they are not taken for public.")
     if not sweep.document:
-        notes.append(f"{sweep.name} has no sweep.json: its settings and the price of choosing are not known, nor is it public.")
+        unknown = "its settings and the price of choosing are not known, nor is it public."
+        notes.append(f"{sweep.name} has no sweep.json that can be read: {unknown}")
     return notes
 
 
