@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
-__all__ = ["ATTEMPTS", "HISTORY", "SAMPLES", "SCHEMAS", "SCHEMA_VERSION", "TRIALS"]
+__all__ = ["ATTEMPTS", "HISTORY", "SAMPLES", "SCHEMAS", "SCHEMA_VERSION", "TRIALS", "LedgerError"]
 
 Skip = Callable[[str], None]
 """Is told, in a sentence, of a part that cannot be read and is left out."""
@@ -205,8 +205,8 @@ def real_rows(trials: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
 def read(results: str | Path, *, samples: bool = True, skip: Skip | None = None) -> Results:
     """Read ``ROOT/NAME`` whole, or without ``samples`` (an empty frame then; ``read_samples`` reads some trials' later).
 
-    Raises ``FileNotFoundError`` with a sentence where there is no sweep, and ``LedgerError`` for a part that cannot be read;
-    with ``skip`` such a part is left out and ``skip`` told of it. Samples keep their PNG bytes
+    Raises ``FileNotFoundError`` with a sentence where there is no sweep, and ``LedgerError`` for a part, or a ``sweep.json``,
+    that cannot be read; with ``skip`` such a file is left out and ``skip`` told of it. Samples keep their PNG bytes
     (``samples.image[i]["bytes"]``); DuckDB, Polars and pandas read the same files.
     """
     folders = folders_of(results)
@@ -217,7 +217,6 @@ def read(results: str | Path, *, samples: bool = True, skip: Skip | None = None)
     import pandas as pd
 
     real = pd.DataFrame(real_rows(trials.to_dict("records")), columns=[*REAL_KEYS, "n", *METRICS])
-    record = folders.sweep / "sweep.json"
     held = holder(folders.lock)
     return Results(
         trials=_widen(_widen(trials, "config", "config"), "axes", "axis"),
@@ -225,7 +224,7 @@ def read(results: str | Path, *, samples: bool = True, skip: Skip | None = None)
         history=_joined("history", _pieces("history", parts["history"], skip, folders)).to_pandas(),
         samples=_joined("samples", _pieces("samples", parts["samples"] if samples else [], skip)).to_pandas(),
         attempts=pa.Table.from_pylist(_attempt_rows(attempts), schema=ATTEMPTS).to_pandas(),
-        record=json.loads(record.read_text()) if record.exists() else {},
+        record=_record(folders.sweep / "sweep.json", skip),
         running=f"process {held['pid']} on {held['host']}" if held else None,
         schemas=tuple(sorted({_version(piece) for piece in pieces})),
     )
@@ -297,14 +296,30 @@ def _pieces(table: str, paths: Sequence[Path], skip: Skip | None, folders: Folde
         except LedgerError as error:
             if skip is None:
                 raise
-            skip(f"{table}: {error}; it is left out")
+            skip(f"{table}: {error}; it is left out.")
     return pieces
+
+
+def _record(path: Path, skip: Skip | None) -> dict[str, Any]:
+    try:
+        record = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        if not isinstance(record, dict):
+            raise ValueError("it holds no JSON object")
+    except (OSError, ValueError) as error:
+        found = LedgerError(f"{path} cannot be read ({error}); the same `python -m harness.sweep FILE` writes it again")
+        if skip is None:
+            raise found from error
+        skip(f"{found}.")
+        return {}
+    return record
 
 
 def _piece(path: Path) -> pa.Table:
     try:
         with pq.ParquetFile(path) as file:
             piece = file.read(use_threads=False)  # one small group of rows: threads would only wait for each other
+    except FileNotFoundError as error:
+        raise LedgerError(f"{path} is missing; bring it back from a copy") from error
     except (OSError, pa.ArrowInvalid) as error:
         raise LedgerError(f"{path} cannot be read ({error}); bring it back from a copy") from error
     if not 1 <= _version(piece) <= SCHEMA_VERSION:

@@ -275,3 +275,34 @@ def test_reading_needs_neither_torch_nor_ray(small_sweep: Path) -> None:
         "print(sorted({'torch', 'ray', 'dp_accounting', 'sklearn'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("text", ['{"sweep": {"name": "sma', "[1, 2]"])
+def test_a_record_that_is_not_whole_is_said_and_the_rest_is_read(copy: Path, text: str) -> None:
+    (copy / "sweep.json").write_text(text)
+    results = load(copy)
+    assert len(results.trials) == 8
+    assert not results.public
+    assert [note for note in results.notes if f"{copy / 'sweep.json'} cannot be read" in note]
+    assert [note for note in results.notes if "no sweep.json that can be read" in note]
+
+
+def test_however_many_parts_are_missing_a_table_has_one_sentence(copy: Path) -> None:
+    shutil.rmtree(copy / "history")
+    shutil.rmtree(copy / "compacted")
+    results = load(copy)
+    assert results.history.empty
+    (said,) = [note for note in results.notes if note.startswith("history: ")]
+    assert said.endswith(".parquet is missing; bring it back from a copy; it is left out. So are 7 more of its parts.")
+
+
+def test_an_attempt_that_cannot_be_read_is_one_sentence(copy: Path) -> None:
+    path = sorted(copy.glob("attempts/*/1.end.json"))[0]
+    path.write_text("{")
+    with pytest.raises(ResultsError, match=f"{path} is not the record that an attempt writes"):
+        load(copy)
+
+
+def test_the_folder_of_all_results_names_a_sweep_to_type(copy: Path) -> None:
+    with pytest.raises(ResultsError, match=f"expected a folder made by .*, such as {copy}$"):
+        load(copy.parent)
