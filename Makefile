@@ -15,7 +15,7 @@ test: $(INSTALLED)
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile --durations=10 -m "not browser"
 
 test-browser: $(INSTALLED)
-	$(BIN)/python -m pytest -q -m browser tests/browser
+	$(BIN)/python -m pytest -q -m browser tests/analysis/browser
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -11,21 +11,6 @@ import pytest
 from playwright.sync_api import Browser, sync_playwright
 
 from analysis import report
-from harness import sweep
-
-GRID = """
-name: small_grid
-method: dp_energy
-preset: digits
-data: {source: digits, public: true}
-privacy: {epsilon: 10, accountant: pld}
-train: {steps: 10, slots: 20, generator_channels: 8}
-axes: {noise_injection: [0.0, 1.0], reconstruction: [0.0, 1.0]}
-seeds: 2
-evaluate: {samples: 100}
-checkpoint: {every: 5}
-keep_samples: 80
-"""
 
 
 @pytest.fixture(scope="session")
@@ -40,13 +25,11 @@ def browser() -> Iterator[Browser]:
 
 
 @pytest.fixture(scope="session")
-def page_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def page_path(small_sweep: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A report of eight trials that ran."""
-    root = tmp_path_factory.mktemp("sweep")
-    (root / "small_grid.yaml").write_text(GRID)
-    assert sweep.main([str(root / "small_grid.yaml"), "--on", "inline", "--results", str(root / "results")]) == sweep.OK
-    assert report.main([str(root / "results" / "small_grid")]) == 0
-    return root / "results" / "small_grid" / "report" / "report.html"
+    output = tmp_path_factory.mktemp("report")
+    assert report.main([str(small_sweep), "--output", str(output)]) == 0
+    return output / "report.html"
 
 
 @pytest.fixture(scope="session")
