@@ -53,6 +53,7 @@ STYLE: Any = {
     "xtick.labelsize": TEXT,
     "ytick.labelsize": TEXT,
     "text.color": INK,
+    "text.parse_math": False,  # names are shown as they are: one with two dollars is no formula
     "axes.titlecolor": INK,
     "axes.labelcolor": INK,
     "axes.edgecolor": MUTED,

@@ -39,7 +39,7 @@ _LATEX: Mapping[str, str] = {
 
 _MARKDOWN: Mapping[str, str] = {**{character: f"\\{character}" for character in "\\|*`<"}, "\n": " "}
 
-_NUMBER = re.compile(r"[-+]?[.\d]")
+_NUMBER = re.compile(r"([<>] )?[-+]?[.\d]")
 
 
 @dataclass(frozen=True)

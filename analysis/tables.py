@@ -216,7 +216,10 @@ def _how(metric: Metric, correction: str) -> list[str]:
 
 
 def _signed(metric: Metric, value: float) -> str:
-    return "" if math.isnan(value) else f"{'-' if value < 0 else '+'}{metric.text(abs(value))}"
+    text = metric.text(abs(value))
+    if not text.strip("0."):  # rounds to nothing, which has no sign
+        return text
+    return "" if math.isnan(value) else f"{'-' if value < 0 else '+'}{text}"
 
 
 def _seeds(count: float) -> str:

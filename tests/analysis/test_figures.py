@@ -532,3 +532,11 @@ def found_in(sheet: Image.Image, png: bytes) -> bool:
         if any((pixels[y : y + height, x : x + width] == large).all() for y, x in corners):
             return True
     return False
+
+
+def test_a_name_with_dollars_is_no_formula(tmp_path: Path) -> None:
+    figure = Figure()
+    with plotting.styled:
+        figure.text(0.5, 0.5, r"a $\frac$ b")
+    (_, drawn) = plotting.save(figure, tmp_path, "dollars")
+    assert r"a $\frac$ b" in drawn.read_text()
