@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,7 +14,7 @@ from scipy import stats
 
 from .design import cells, comparable, factors, leaders, levels, settings, short, value_text
 from .results import ResultsError
-from .statistics import ALPHA, BlockModel, Difference, Interval, holm, interval
+from .statistics import ALPHA, BlockModel, Difference, Interval, holm
 from .table import epsilon_text
 
 if TYPE_CHECKING:
@@ -39,7 +40,8 @@ class Best:
     """The largest of these trials; NaN where one has no proof."""
     neighbours: pd.DataFrame
     """Cells one step away along one factor, all others equal: ``neighbour``, ``factor``, ``step``, ``difference`` (best minus
-    neighbour), ``low``, ``high``, ``p``, ``p_tukey`` (the choice of the best among all cells paid for), ``better``."""
+    neighbour), ``p`` of the pair alone, and ``low``, ``high``, ``p_tukey``, ``better``, in which the choice of the best among
+    all cells is paid for."""
     others: pd.DataFrame
     """All other cells with a value, best first: ``cell``, then as ``neighbours`` with ``p_holm``, over all of them."""
     sentence: str
@@ -57,7 +59,7 @@ def best(results: Results, metric: str, within: Grid | None = None) -> Best:
     step: the truly best cell is among those that cannot be told from the chosen one with at least the stated confidence.
     It is no more than that: of 12 cells that are all alike, one is told from the best in three runs of twenty. That the best
     *beats* a neighbour is therefore said by Tukey's test (Kramer 1956), which holds for every pair of the K cells at once
-    and so for a pair that was chosen after looking.
+    and so for a pair that was chosen after looking; so do the intervals of these differences.
 
     Raises ``ResultsError`` where no trial has the metric.
     """
@@ -81,10 +83,12 @@ def best(results: Results, metric: str, within: Grid | None = None) -> Best:
     others = pd.concat([pd.DataFrame({"cell": rivals}), against(rivals)], axis=1)
     steps = _steps(settings(results, factors(results)).loc[list(table["cell"])], winner["cell"])
     pairs = model.contrasts([{winner["cell"]: 1, cell: -1} for cell in steps["neighbour"]])
-    tested = _compared(pairs, described.sign, p_tukey=[_tukey(pair, len(table)) for pair in pairs])
+    p_tukey = [_tukey(pair, len(table)) for pair in pairs]
+    tested = _compared([_kramer(pair, len(table)) for pair in pairs], described.sign, p_tukey=p_tukey)
     neighbours = pd.concat([steps, tested], axis=1)
     mine = trials[(trials["cell"] == winner["cell"]) & trials[metric].notna()]
-    found = interval(mine.groupby("seed")[metric].mean())
+    mean, low, high, sd = (float(winner[name]) for name in ("mean", "low", "high", "sd"))
+    found = Interval(mean, low, high, sd, int(winner["n"]))
     return Best(
         metric=metric,
         cell=winner["cell"],
@@ -120,6 +124,20 @@ def _tukey(pair: Difference, cells: int) -> float:
     if not pair.se > 0:
         return pair.p
     return max(pair.p, float(stats.studentized_range.sf(math.sqrt(2) * abs(pair.mean) / pair.se, cells, pair.dof)))
+
+
+def _kramer(pair: Difference, cells: int) -> Difference:
+    """``pair`` with the bounds that hold for all pairs of ``cells`` cells at once; of two cells, those of the pair itself."""
+    if cells < 3 or not pair.se > 0:
+        return pair
+    half = _range(cells, pair.dof) * pair.se / math.sqrt(2)
+    return replace(pair, low=pair.mean - half, high=pair.mean + half)
+
+
+@cache
+def _range(cells: int, dof: float) -> float:
+    """The range of ``cells`` means, in standard errors, that chance exceeds in 5 % of all experiments: slow, so kept."""
+    return float(stats.studentized_range.ppf(1 - ALPHA, cells, dof))
 
 
 def _steps(table: pd.DataFrame, cell: str) -> pd.DataFrame:

@@ -131,8 +131,10 @@ def neighbours_table(results: Results, best: Best) -> Table:
     data = best.neighbours
     shown = pd.DataFrame({"neighbour": data["neighbour"].astype(str), "step": data["step"].astype(str)})
     shown = shown.assign(**_difference(described, data, "Tukey"))
-    correction = f"Tukey over the {len(best.others) + 1} cells, for the best was chosen after looking"
-    notes = [best.sentence, "Differences are the best cell minus its neighbour.", *_how(described, correction)]
+    number = len(best.others) + 1
+    correction = f"Tukey over the {number} cells, for the best was chosen after looking"
+    intervals = f"Intervals are Tukey and Kramer's: they hold for all pairs of the {number} cells at once."
+    notes = ["Differences are the best cell minus its neighbour.", *_how(described, correction, intervals)]
     title = f"The best cell against its neighbours: {described.heading}"
     return Table(f"neighbours_{best.metric}", title, data, shown, tuple(notes))
 
@@ -207,11 +209,11 @@ def _difference(metric: Metric, data: pd.DataFrame, correction: str = "Holm") ->
     }
 
 
-def _how(metric: Metric, correction: str) -> list[str]:
+def _how(metric: Metric, correction: str, intervals: str = "Intervals are not corrected.") -> list[str]:
     direction = "a positive difference is better" if metric.better == "higher" else "a negative difference is better"
     return [
         f"{metric.heading}: {direction}. {BETTER} better, {WORSE} worse by a test within seeds, spread pooled, "
-        f"{correction}, 5 %; no mark: cannot be told apart. Intervals are not corrected."
+        f"{correction}, 5 %; no mark: cannot be told apart. {intervals}"
     ]
 
 

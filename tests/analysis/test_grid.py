@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import astuple, replace
 from typing import Any
 
 import numpy as np
@@ -370,7 +370,7 @@ def test_the_best_cell_of_the_papers_grid(grid_results: Results) -> None:
     assert found.cell == "only noise_injection=0.1 reconstruction=0.5"
     trials = grid_results.trials
     mine = trials[trials["cell"] == found.cell]
-    assert found.interval == interval(mine["gen2real_cnn"])
+    assert astuple(found.interval) == pytest.approx(astuple(interval(mine["gen2real_cnn"])))
     assert found.trial_ids == tuple(mine["trial_id"])
     assert found.epsilon == 9.7
     assert list(found.neighbours["step"]) == [
@@ -501,6 +501,29 @@ def test_neighbours_are_tested_as_tukey_would_test_all_pairs() -> None:
     pair = model.contrast({found.cell: 1, found.neighbours["neighbour"][0]: -1})
     expected = stats.studentized_range.sf(abs(pair.mean) / (model.residual_sd / math.sqrt(4)), 3, model.dof)
     assert found.neighbours["p_tukey"][0] == pytest.approx(expected)
+    half = 4.339 * model.residual_sd / math.sqrt(4)  # the studentised range of 3 means, 6 degrees of freedom, 5 %: from tables
+    bounds = found.neighbours[["low", "high"]].iloc[0].tolist()
+    assert bounds == pytest.approx([pair.mean - half, pair.mean + half], rel=1e-3)
+
+
+def test_intervals_of_neighbours_say_what_their_p_says() -> None:
+    rng, said = np.random.default_rng(7), set()
+    start = crossed(PAPER, lambda noise, _: 0.5 + 0.03 * (noise == 0.1))
+    for _ in range(10):
+        trials = start.trials.assign(gen2real_cnn=start.trials["gen2real_cnn"] + rng.normal(0, 0.005, len(start.trials)))
+        found = best(replace(start, trials=trials), "gen2real_cnn").neighbours
+        apart = (found["low"] > 0) | (found["high"] < 0)
+        assert apart.tolist() == (found["p_tukey"] < 0.05).tolist()
+        said |= set(apart)
+    assert said == {True, False}
+
+
+def test_the_interval_of_the_best_is_that_of_its_cell() -> None:
+    """Two seeds of a share: Student's bounds would be -1.2 and 2.7."""
+    rows = [{NOISE: noise, "seed": s, "gen2real_cnn": 0.3 * noise + 0.3 + 0.3 * s} for noise in (0, 1) for s in (0, 1)]
+    results = made(rows)
+    found, table = best(results, "gen2real_cnn"), cells(results, ["gen2real_cnn"]).set_index("cell")
+    assert [found.interval.low, found.interval.high] == table.loc[found.cell, ["low", "high"]].tolist()
 
 
 def test_verdicts(grid_results: Results) -> None:
