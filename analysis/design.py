@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Hashable, Iterable, Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,6 +14,9 @@ from .statistics import student
 
 if TYPE_CHECKING:
     from .results import Results
+
+KEPT = 64
+"""Answers about results that are kept: a report asks for the same cells dozens of times."""
 
 UNSET = "unset"
 """Stands for a missing setting where values are compared: nothing reads the axis there, or its value is null."""
@@ -24,6 +28,11 @@ def factors(results: Results) -> list[str]:
     ``method`` is left out where the case says it already. Of joined sweeps, ``data_source`` is one where they had different
     data, and ``sweep`` where nothing else tells two cells apart.
     """
+    return list(_factors(results))
+
+
+@lru_cache(maxsize=KEPT)
+def _factors(results: Results) -> tuple[str, ...]:
     trials = results.trials
     candidates = ["case", "method", *(name for name in trials if name.startswith("axis."))]
     keys = {name: comparable(trials[name]) for name in candidates if name in trials}
@@ -37,7 +46,7 @@ def factors(results: Results) -> list[str]:
         cells = pd.DataFrame({name: keys[name] for name in names}).assign(cell=trials["cell"]).drop_duplicates("cell")
         if not names or cells.duplicated(names).any():
             names.append("sweep")
-    return names
+    return tuple(names)
 
 
 def settings(results: Results, names: Sequence[str]) -> pd.DataFrame:
@@ -49,18 +58,22 @@ def settings(results: Results, names: Sequence[str]) -> pd.DataFrame:
 
 def cells(results: Results, metrics: Sequence[str] | None = None) -> pd.DataFrame:
     """A row a cell and metric, in the order of the cells: ``cell``, the factors, ``epsilon``, ``target_epsilon``, ``metric``,
-    ``mean``, ``sd``, ``n``, ``low``, ``high`` (95 % Student interval of the mean).
+    ``mean``, ``sd``, ``n``, ``low``, ``high`` (95 % Student interval of the mean, within what the metric can be).
 
     ``n`` counts seeds with a value; a seed that a cell has twice counts once, with its mean. ``epsilon`` is the largest of
     the trials behind the mean, missing where one of them has no proof.
     """
-    names, metrics = factors(results), list(results.metrics) if metrics is None else list(metrics)
-    for metric in metrics:
-        results.main_metric(metric)
+    return _cells(results, tuple(results.metrics if metrics is None else metrics)).copy()
+
+
+@lru_cache(maxsize=KEPT)
+def _cells(results: Results, metrics: tuple[str, ...]) -> pd.DataFrame:
+    names = factors(results)
+    limits = {metric: results.metrics[results.main_metric(metric)].limits for metric in metrics}
     budget = ["epsilon", "target_epsilon"]
     # An unproven trial makes its cell unproven: infinity survives the maximum, a missing value does not.
     trials = results.trials[["cell", "seed", *budget, *metrics]].fillna(dict.fromkeys(budget, np.inf))
-    long = trials.melt(["cell", "seed", *budget], metrics, "metric").dropna(subset="value")
+    long = trials.melt(["cell", "seed", *budget], list(metrics), "metric").dropna(subset="value")
     seeds = long.groupby(["cell", "metric", "seed"], observed=True).agg(
         value=("value", "mean"), epsilon=("epsilon", "max"), target_epsilon=("target_epsilon", "max")
     )
@@ -77,6 +90,8 @@ def cells(results: Results, metrics: Sequence[str] | None = None) -> pd.DataFram
     found["n"] = found["n"].fillna(0).astype(int)
     found["low"], found["high"] = student(found["mean"], found["sd"] / np.sqrt(found["n"].clip(1)), found["n"] - 1)
     found = found.reset_index().join(described, on="cell")
+    least, most = (found["metric"].map({name: ends[side] for name, ends in limits.items()}).astype(float) for side in (0, 1))
+    found["low"], found["high"] = found["low"].clip(least, most), found["high"].clip(least, most)
     found["cell"] = pd.Categorical(found["cell"], categories=list(described.index))
     return found[["cell", *names, *budget, "metric", "mean", "sd", "n", "low", "high"]]
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from .best import EPSILON_TOLERANCE, Best, best, verdict, verdicts
-from .design import cells, comparable, factors, leaders, levels, settings, short, words
+from .design import KEPT, cells, comparable, factors, leaders, levels, settings, short, words
 from .effects import effects
 from .importance import importance
 from .results import ResultsError
@@ -56,10 +57,18 @@ class Grid:
 
         Both sorted, words in order of appearance. Missing where there is no such cell, or no seed with the metric.
         """
-        rows = self.cells[self.cells["metric"] == metric].drop_duplicates([self.x, self.y])
-        rows = rows.assign(**{name: comparable(rows[name]) for name in (self.x, self.y)})
-        across, down = levels(self.cells[self.x]), levels(self.cells[self.y])
+        rows = self._rows[self._rows["metric"] == metric]
+        across, down = self._levels
         return rows.pivot(index=self.y, columns=self.x, values=value).reindex(index=down, columns=across)
+
+    @cached_property
+    def _rows(self) -> pd.DataFrame:
+        rows = self.cells.drop_duplicates(["metric", self.x, self.y])
+        return rows.assign(**{name: comparable(rows[name]) for name in (self.x, self.y)})
+
+    @cached_property
+    def _levels(self) -> tuple[list[Any], list[Any]]:
+        return levels(self.cells[self.x]), levels(self.cells[self.y])
 
 
 def grids(results: Results, x: str | None = None, y: str | None = None) -> list[Grid]:
@@ -70,6 +79,11 @@ def grids(results: Results, x: str | None = None, y: str | None = None) -> list[
     [] where nothing does. Names may be what follows ``axis.``, or its last word. Raises ``ResultsError`` for one that does
     not vary.
     """
+    return list(_grids(results, x, y))
+
+
+@lru_cache(maxsize=KEPT)
+def _grids(results: Results, x: str | None, y: str | None) -> tuple[Grid, ...]:
     names = factors(results)
     x, y = (None if name is None else _named(name, names) for name in (x, y))
     table, leader = settings(results, names), leaders(settings(results, names))
@@ -87,11 +101,11 @@ def grids(results: Results, x: str | None = None, y: str | None = None) -> list[
         return paper, all(name.startswith("axis.") for name in pair), pairs[pair]
 
     if not pairs:
-        return []
+        return ()
     first, second = max(pairs, key=rank)  # the earlier pair where several are alike
     if second == x or first == y or (x is None and y is None and short(second) == "noise_injection"):
         first, second = second, first
-    return _facets(results, table, first, second, _others(leader, first, second))
+    return tuple(_facets(results, table, first, second, _others(leader, first, second)))
 
 
 def _others(leader: Mapping[str, str], x: str, y: str) -> list[str]:

@@ -1,7 +1,7 @@
 """The tables of one or several sweeps as tidy frames, with what every column and metric is.
 
->>> results = load("results/grid_recon")                                            # doctest: +SKIP
->>> results.trials.groupby("cell", observed=True)["gen2real_cnn"].mean()            # doctest: +SKIP
+    results = load("results/grid_recon")
+    results.trials.groupby("cell", observed=True)["gen2real_cnn"].mean()
 
 Nothing is left out but what cannot be read; ``only_proven`` and ``for_publication`` leave rows and columns out and say which.
 """
@@ -13,6 +13,7 @@ import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import inf
 from pathlib import Path
 from typing import Any, Literal
 
@@ -68,6 +69,18 @@ class Metric:
         return " ".join(_ABBREVIATIONS.get(word, word) for word in self.name.split("_"))
 
     @property
+    def limits(self) -> tuple[float, float]:
+        """What no value can be below and above: accuracies are shares, distances are not negative, inception scores over 1.
+
+        >>> Metric("gen2real_cnn", "higher", False, "", "").limits, Metric("fid_inception", "lower", True, "", "").limits
+        ((0.0, 1.0), (0.0, inf))
+        """
+        kind = self.name.partition("_")[0]
+        return {"gen2real": (0.0, 1.0), "real2gen": (0.0, 1.0), "fd": (0.0, inf), "fid": (0.0, inf), "is": (1.0, inf)}.get(
+            kind, (-inf, inf)
+        )
+
+    @property
     def sign(self) -> int:
         """1 where more is better, -1 where less is."""
         return 1 if self.better == "higher" else -1
@@ -110,9 +123,12 @@ class SweepRecord:
         return bool(self.document.get("sweep", {}).get("data", {}).get("public", False)) and not self.undeclared
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Results:
-    """Tidy frames of one or several sweeps, and what is to be known about them."""
+    """Tidy frames of one or several sweeps, and what is to be known about them.
+
+    Equal to itself alone, so that what is computed from it can be kept: change a copy of a frame, not the frame.
+    """
 
     trials: pd.DataFrame
     """A row a trial: the store's columns, ``config.*``, ``axis.*``, and ``cell``, the label without the seed, in the order in
@@ -141,11 +157,11 @@ class Results:
     ) -> pd.DataFrame:
         """Kept images of these trials (default: all): ``trial_id``, ``label``, ``index``, ``image`` (PNG bytes).
 
-        ``classes`` and ``per_class`` limit them. Read on demand: a thousand trials keep a hundred thousand images.
+        ``classes`` and ``per_class`` limit them. A part that cannot be read leaves its trial without images, with a warning.
+        Read on demand: a thousand trials keep a hundred thousand images.
         """
         wanted = set(self.trials["trial_id"]) if trial_ids is None else set(trial_ids) & set(self.trials["trial_id"])
-        notes: list[str] = []  # a part that cannot be read leaves its trial without images
-        parts = [store.read_samples(sweep.path, wanted, skip=notes.append) for sweep in self.sweeps]
+        parts = [store.read_samples(sweep.path, wanted, skip=_warn) for sweep in self.sweeps]
         return _images(parts, classes, per_class)
 
     def real_samples(self, classes: Iterable[int] | None = None, per_class: int | None = None) -> pd.DataFrame:
@@ -432,6 +448,10 @@ def _history(history: pd.DataFrame, trials: pd.DataFrame) -> pd.DataFrame:
     history = pd.concat([history.drop(columns="metrics"), wide.add_prefix("metric.")], axis=1)
     keys = trials[["trial_id", "cell", "case", "seed"]]
     return history.merge(keys, on="trial_id", how="inner").sort_values(["trial_id", "step"], ignore_index=True)
+
+
+def _warn(sentence: str) -> None:
+    warnings.warn(sentence, stacklevel=4)
 
 
 def _images(parts: Sequence[pd.DataFrame], classes: Iterable[int] | None, per_class: int | None) -> pd.DataFrame:

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from analysis import grid
 from analysis.results import Results, ResultsError, load
 from harness import store, sweep
 from harness.lock import DriverLock
@@ -306,3 +307,31 @@ def test_an_attempt_that_cannot_be_read_is_one_sentence(copy: Path) -> None:
 def test_the_folder_of_all_results_names_a_sweep_to_type(copy: Path) -> None:
     with pytest.raises(ResultsError, match=f"expected a folder made by .*, such as {copy}$"):
         load(copy.parent)
+
+
+def test_intervals_stay_within_what_a_metric_can_be(copy: Path) -> None:
+    """Two seeds far apart have a wide interval; no accuracy is below 0 or above 1 for that."""
+    for part in trial_parts(copy):
+        seed = pq.read_table(part)["seed"][0].as_py()
+        change_part(copy, part, gen2real_cnn=0.2 + 0.7 * seed, fd_dataset_classifier=5.0 + 90 * seed)
+    cells = grid.cells(load(copy)).set_index("metric")
+    assert (cells.loc["gen2real_cnn", "low"] == 0).all()
+    assert (cells.loc["gen2real_cnn", "high"] == 1).all()
+    assert (cells.loc["fd_dataset_classifier", "low"] == 0).all()
+    assert (cells.loc["fd_dataset_classifier", "high"] > 200).all()
+
+
+def test_changing_an_answer_does_not_change_the_next(small_sweep: Path) -> None:
+    results = load(small_sweep)
+    cells = grid.cells(results)
+    cells["mean"] = 0.0
+    grid.factors(results).clear()
+    assert (grid.cells(results)["mean"] > 0).all()
+    assert grid.factors(results) == ["axis.noise_injection", "axis.reconstruction"]
+
+
+def test_images_that_cannot_be_read_are_warned_of(copy: Path) -> None:
+    first = load(copy).trials["trial_id"][0]
+    (copy / "samples" / f"{first}.1.parquet").write_bytes(b"cut off")
+    with pytest.warns(UserWarning, match=rf"{first}.1.parquet cannot be read .* it is left out"):
+        assert len(load(copy).samples()) == 7 * 40
