@@ -8,97 +8,27 @@ Nothing is left out but what cannot be read; ``only_proven`` and ``for_publicati
 
 from __future__ import annotations
 
-import json
 import math
 import re
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from math import inf
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pandas as pd
-import pyarrow as pa
 
 from harness import store
+
+from .frames import described, filled, history, images, in_order, tidied, typed
+from .metric import Metric
 
 ENDED_WELL = ("completed", "budget")
 """Statuses of trials that have the generator they were to have: all steps, or those that the budget allowed."""
 
-_WORDS = (
-    *("sweep", "case", "method", "status", "data_source", "lineage", "test_set"),
-    *("accountant", "proof", "neighbours", "device"),
-)
-_COUNTS = ("steps", "evaluation_samples", "releases")
-_ABBREVIATIONS = {name: name.upper() for name in ("cnn", "mlp", "fd", "is", "fid", "kid")}
-_ABBREVIATIONS |= {"logreg": "logistic", "lenet": "LeNet", "sklearn": "(scikit-learn)"}
-_FROM_COLUMNS = {
-    "privacy.epsilon": "target_epsilon",
-    "privacy.delta": "delta",
-    "privacy.accountant": "accountant",
-    "privacy.neighbours": "neighbours",
-    "data.size": "data_size",
-    "data.source": "data_source",
-}
-"""Axes that are no setting of the method, and the column that says what they were in a sweep that did not vary them."""
-
 
 class ResultsError(ValueError):
     """There is nothing to read, or something was asked for that is not there; the message is one sentence."""
-
-
-@dataclass(frozen=True)
-class Metric:
-    """One metric, as the metadata of its column tell it."""
-
-    name: str
-    better: Literal["higher", "lower"]
-    private: bool
-    """Computed from private training data without noise: for the data owner alone."""
-    reference: str
-    """What the generated images were held against."""
-    description: str
-
-    @property
-    def heading(self) -> str:
-        """How people call it.
-
-        >>> Metric("gen2real_logreg", "higher", False, "", "").heading, Metric("fid_inception", "lower", True, "", "").heading
-        ('gen2real logistic', 'FID inception')
-        """
-        return " ".join(_ABBREVIATIONS.get(word, word) for word in self.name.split("_"))
-
-    @property
-    def limits(self) -> tuple[float, float]:
-        """What no value can be below and above: accuracies are shares, distances are not negative, inception scores over 1.
-
-        >>> Metric("gen2real_cnn", "higher", False, "", "").limits, Metric("fid_inception", "lower", True, "", "").limits
-        ((0.0, 1.0), (0.0, inf))
-        """
-        kind = self.name.partition("_")[0]
-        return {"gen2real": (0.0, 1.0), "real2gen": (0.0, 1.0), "fd": (0.0, inf), "fid": (0.0, inf), "is": (1.0, inf)}.get(
-            kind, (-inf, inf)
-        )
-
-    @property
-    def sign(self) -> int:
-        """1 where more is better, -1 where less is."""
-        return 1 if self.better == "higher" else -1
-
-    def text(self, value: float | None) -> str:
-        """A value as tables show it, empty where there is none.
-
-        >>> accuracy, fid = (Metric(name, "higher", False, "", "") for name in ("gen2real_cnn", "fid_inception"))
-        >>> accuracy.text(0.80712), fid.text(54.321), fid.text(None)
-        ('0.807', '54.32', '')
-        """
-        if value is None or pd.isna(value):
-            return ""
-        kind = self.name.partition("_")[0]
-        return (
-            f"{value:.2f}" if kind == "is" else f"{value:#.4g}".rstrip(".") if kind in ("fd", "fid", "kid") else f"{value:.3f}"
-        )
 
 
 @dataclass(frozen=True)
@@ -163,12 +93,12 @@ class Results:
         """
         wanted = set(self.trials["trial_id"]) if trial_ids is None else set(trial_ids) & set(self.trials["trial_id"])
         parts = [store.read_samples(sweep.path, wanted, skip=_warn) for sweep in self.sweeps]
-        return _images(parts, classes, per_class)
+        return images(parts, classes, per_class)
 
     def real_samples(self, classes: Iterable[int] | None = None, per_class: int | None = None) -> pd.DataFrame:
         """Real test images in the same layout, ``trial_id`` being the data's fingerprint; none unless all data are public."""
         parts = [store.read_real_samples(sweep.path) for sweep in self.sweeps] if self.public else []
-        return _images(parts, classes, per_class)
+        return images(parts, classes, per_class)
 
     def only_proven(self) -> Results:
         """Without the rows of trials that did not end as planned, or whose epsilon is not proven; a note counts them.
@@ -222,7 +152,7 @@ class Results:
             self,
             trials=self.trials.drop(columns=[name for name in secret if name in self.trials]),
             history=self.history.drop(columns=from_private),
-            attempts=self.attempts.drop(columns=_described(store.ATTEMPTS).query("private").index),
+            attempts=self.attempts.drop(columns=described(store.ATTEMPTS).query("private").index),
             real=self.real.iloc[:0],
             metrics={name: metric for name, metric in self.metrics.items() if metric not in private},
             notes=(*(_without(text, machines) for text in self.notes), note),
@@ -234,7 +164,7 @@ class Results:
 
     def _only(self, rows: pd.Series, why: str) -> Results:
         """These rows, and a note of why they alone; ``ResultsError`` where there are none."""
-        kept = _tidied(self.trials[rows])
+        kept = tidied(self.trials[rows])
         if kept.empty:
             raise ResultsError(f"{why} Nothing is left to show.")
         return replace(
@@ -291,8 +221,8 @@ def load(results: str | Path | Sequence[str | Path]) -> Results:
     if again.any():
         notes.append(f"{again.sum()} trials are in several of these folders; each counts once, as the first folder has it.")
         trials = trials[~again]
-    trials = _typed(_filled(_in_order(trials, sweeps)))
-    columns = _described(store.TRIALS)
+    trials = typed(filled(in_order(trials, sweeps)))
+    columns = described(store.TRIALS)
     metrics = {
         name: Metric(name, row.better, bool(row.private), row.reference, row.description)
         for name, row in columns[columns["better"] != ""].iterrows()
@@ -302,7 +232,7 @@ def load(results: str | Path | Sequence[str | Path]) -> Results:
         notes.append("Every cell has one seed: no spread, no interval and no test can be given; `seeds: 3` or more gives them.")
     return Results(
         trials=trials,
-        history=_history(pd.concat([found.history for found in read], ignore_index=True), trials),
+        history=history(pd.concat([found.history for found in read], ignore_index=True), trials),
         attempts=pd.concat([found.attempts for found in read], ignore_index=True),
         real=pd.concat([found.real for found in read], ignore_index=True).drop_duplicates(
             ["data_fingerprint", "evaluation_id"], ignore_index=True
@@ -371,112 +301,5 @@ def _lineages(document: Mapping[str, Any]) -> set[str]:
     return {name for name in (named if any(named) else sources) if name}
 
 
-def _in_order(trials: pd.DataFrame, sweeps: Sequence[SweepRecord]) -> pd.DataFrame:
-    """Sort trials as their sweep files list them: folders, cases, values of the axes, seeds."""
-    order: dict[str, dict[str, list[Any]]] = {}
-    for sweep in sweeps:
-        file = sweep.document.get("sweep", {})
-        listed = {"case": [case.get("name") for case in file.get("cases") or []]}
-        for axes in (file.get("axes") or {}, *(file.get("zip") or [])):
-            listed |= {name: [json.dumps(value) for value in values] for name, values in axes.items()}
-        order[sweep.name] = listed
-    names = list(order)
-
-    def place(values: Sequence[Any], value: Any) -> int:
-        return values.index(value) if value in values else len(values)
-
-    def key(row: Any) -> tuple[Any, ...]:
-        listed = order.get(row.sweep, {})
-        axes = json.loads(row.axes) if isinstance(row.axes, str) else {}
-        ranks = [place(values, json.dumps(axes.get(name))) for name, values in listed.items() if name != "case"]
-        return place(names, row.sweep), place(listed.get("case", []), row.case), ranks, row.label, row.seed
-
-    keys = {row.Index: key(row) for row in trials[["sweep", "case", "axes", "label", "seed"]].itertuples()}
-    return trials.loc[sorted(keys, key=keys.__getitem__)]
-
-
-def _filled(trials: pd.DataFrame) -> pd.DataFrame:
-    """Give trials whose sweep did not vary an axis the value that they had; where a sweep did, unread ones stay missing."""
-    axes = [name for name in trials if name.startswith("axis.")]
-    declared = [set(json.loads(text)) if isinstance(text, str) else set() for text in trials["axes"]]
-    for axis in axes:
-        bare = axis.removeprefix("axis.")
-        source = _FROM_COLUMNS.get(bare, f"config.{bare.removeprefix('train.')}")
-        absent = [bare not in names for names in declared]
-        if any(absent) and source in trials:
-            trials[axis] = trials[axis].astype(object).where([not missing for missing in absent], trials[source])
-            trials[axis] = trials[axis].infer_objects()
-    return trials
-
-
-def _typed(trials: pd.DataFrame) -> pd.DataFrame:
-    cells = _told_apart(trials, trials["label"].str.replace(r" ?seed=\S+$", "", regex=True))
-    trials = trials.assign(cell=pd.Categorical(cells, categories=list(dict.fromkeys(cells))))
-    types: dict[str, Any] = dict.fromkeys(_WORDS, "category")
-    types |= dict.fromkeys(_COUNTS, "Int64")
-    return trials.astype(types).reset_index(drop=True)
-
-
-def _told_apart(trials: pd.DataFrame, labels: pd.Series) -> pd.Series:
-    """Labels with what tells cells apart that they call the same: the sweep, settings that differ, else a number.
-
-    A label has the axes alone. Joined sweeps, or a folder whose file has changed, may hold the same axes with other settings.
-    """
-    if trials["sweep"].nunique() > 1:
-        several = trials.groupby(labels)["cell_id"].transform("nunique") > 1
-        labels = labels.where(~several, trials["sweep"] + ": " + labels)
-    settings = [*_FROM_COLUMNS.values(), *(name for name in trials if name.startswith("config.")), "method_version"]
-    for label, rows in trials.groupby(labels, sort=False):
-        if rows["cell_id"].nunique() == 1:
-            continue
-        texts = rows[settings].astype(object).map(lambda value: f"{value:g}" if isinstance(value, float) else str(value))
-        differing = [name for name in settings if texts[name].nunique() > 1]
-        for number, (_, cell) in enumerate(rows.groupby("cell_id", sort=False), start=1):
-            words = [f"{name.removeprefix('config.')}={texts.loc[cell.index[0], name]}" for name in differing]
-            labels.loc[cell.index] = f"{label} ({' '.join(words) or number})".strip()
-    return labels
-
-
-def _tidied(trials: pd.DataFrame) -> pd.DataFrame:
-    """Forget categories that no row has any more."""
-    words = list(trials.select_dtypes("category"))
-    return trials.assign(**{name: trials[name].cat.remove_unused_categories() for name in words}).reset_index(drop=True)
-
-
-def _history(history: pd.DataFrame, trials: pd.DataFrame) -> pd.DataFrame:
-    """The history of the trials that are there, with their cell, case and seed, and every named diagnostic a column."""
-    wide = pd.DataFrame([json.loads(text) if isinstance(text, str) else {} for text in history["metrics"]], index=history.index)
-    history = pd.concat([history.drop(columns="metrics"), wide.add_prefix("metric.")], axis=1)
-    keys = trials[["trial_id", "cell", "case", "seed"]]
-    return history.merge(keys, on="trial_id", how="inner").sort_values(["trial_id", "step"], ignore_index=True)
-
-
 def _warn(sentence: str) -> None:
     warnings.warn(sentence, stacklevel=4)
-
-
-def _images(parts: Sequence[pd.DataFrame], classes: Iterable[int] | None, per_class: int | None) -> pd.DataFrame:
-    if not parts:
-        return store.SAMPLES.empty_table().to_pandas()
-    images = pd.concat(parts, ignore_index=True).drop_duplicates(["trial_id", "label", "index"])
-    if classes is not None:
-        images = images[images["label"].isin(set(classes))]
-    if per_class is not None:
-        images = images[images["index"] < per_class]
-    images = images.sort_values(["trial_id", "label", "index"], ignore_index=True)
-    return images.assign(image=[image["bytes"] for image in images["image"]])
-
-
-def _described(schema: pa.Schema) -> pd.DataFrame:
-    """What the columns of a table say of themselves."""
-    rows = {}
-    for field in schema:
-        said = {key.decode(): value.decode() for key, value in (field.metadata or {}).items()}
-        rows[field.name] = {
-            "description": said["description"],
-            "unit": said["unit"],
-            "private": said["private"] == "true",
-            "better": said.get("better", ""),
-            "reference": said.get("reference", ""),
-        }
-    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("name")
