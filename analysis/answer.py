@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import numpy as np
 import pandas as pd
 
 from . import grid
 from .page import Block, Items, Number, Numbers, Picture, Pictures, Section, TableBlock, Text, counted, listed, montage
 from .results import Metric, Results
-from .sections import Subject, between, why_no_real_images
-from .table import Table, epsilon_text
+from .sections import SHOWN_CLASSES, Subject, between, of_classes, why_no_real_images
+from .table import Table, epsilon_text, spread
 
 SAMPLES = 8
 """Images a class beside the answer."""
@@ -62,22 +61,13 @@ def _remarks(results: Results, metric: Metric, best: grid.Best) -> Iterator[str]
         )
 
 
-def spread(values: pd.Series) -> str:
-    """An epsilon, or the range of several; rounded up. An infinite one is no proof of anything."""
-    known = values[np.isfinite(values)]
-    if known.empty:
-        return "not proven"
-    low, high = epsilon_text(known.min()), epsilon_text(known.max())
-    return low if low == high else f"{low} to {high}"
-
-
 def account(rows: pd.DataFrame) -> str:
     """Delta, neighbours, accountant and proof of these trials in a few words."""
-    words = [f"delta {value:g}" for value in rows["delta"].dropna().unique()]
-    words += [f"neighbours: {str(value).replace('_', ' ')}" for value in rows["neighbours"].dropna().unique()]
-    words += [f"accountant: {str(value).upper()}" for value in rows["accountant"].dropna().unique()]
-    words += [f"proof: {value}" for value in rows["proof"].dropna().unique()]
-    return ", ".join(words)
+    return ", ".join(
+        _detail(name, value)
+        for name in ("delta", "neighbours", "accountant", "proof")
+        for value in rows[name].dropna().unique()
+    )
 
 
 def price(results: Results) -> Iterator[Number]:
@@ -106,14 +96,18 @@ def _priced(sweep: str, key: str, entry: dict) -> Number:
     else:
         term = f"price of choosing{f', {count} trials' if count else ''}"
     term = ", ".join(word for word in (f"{term}: {name}" if name else term, sweep) if word)
-    details = [f"{word.replace('_', ' ')} {_plain(detail)}" for word, detail in entry.items() if detail is not None]
+    order = sorted(entry, key=lambda word: word != "delta")  # as in ``account``
+    details = [_detail(word, entry[word]) for word in order if entry[word] is not None]
     return Number(term, epsilon_text(value) if isinstance(value, int | float) else "not proven", ", ".join(details))
 
 
-def _plain(detail: object) -> str:
-    if isinstance(detail, float):
-        return f"{detail:g}"
-    return detail.replace("_", " ") if isinstance(detail, str) else str(detail)
+def _detail(name: str, value: object) -> str:
+    """A term of an account: "delta 1e-05", "neighbours: replace one", "accountant: PLD"."""
+    words = name.replace("_", " ")
+    if isinstance(value, str):
+        kept = value.upper() if name == "accountant" else value if name == "proof" else value.replace("_", " ")
+        return f"{words}: {kept}"
+    return f"{words} {value:g}" if isinstance(value, float) else f"{words} {value}"
 
 
 def choice(results: Results, metric: Metric) -> str:
@@ -184,15 +178,15 @@ def _real_images(results: Results, chosen: pd.DataFrame) -> pd.DataFrame:
 def _samples_of_best(subject: Subject, chosen: pd.DataFrame) -> Iterator[Block]:
     results = subject.results
     first = chosen.sort_values("seed").iloc[0]
-    made = results.samples(trial_ids=[first["trial_id"]], per_class=SAMPLES)
+    made = results.samples(trial_ids=[first["trial_id"]], classes=SHOWN_CLASSES, per_class=SAMPLES)
     if made.empty:
         yield Text("This setting has no kept images, so none are shown.", "quiet")
         return
     pictures = [_by_class(made, f"Generated, seed {first['seed']}")]
-    real = results.real_samples(per_class=SAMPLES)
+    real = results.real_samples(classes=SHOWN_CLASSES, per_class=SAMPLES)
     if len(real):
         pictures.append(_by_class(real[real["trial_id"] == first["data_fingerprint"]], "Real test images"))
-    yield Text(f"Not chosen: the first {SAMPLES} images a class, a row a class.", "quiet")
+    yield Text(f"Not chosen: the first {SAMPLES} images a class, a row a class{of_classes(results)}.", "quiet")
     yield Pictures(tuple(pictures))
     yield from why_no_real_images(results, len(real) > 0)
 

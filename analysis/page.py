@@ -42,8 +42,11 @@ class Heading:
 
 @dataclass(frozen=True)
 class Items:
+    """A list. ``style`` is "" or "footnotes", which is how the notes under a table look."""
+
     kind: ClassVar[str] = "items"
     texts: tuple[str, ...]
+    style: str = ""
 
 
 @dataclass(frozen=True)

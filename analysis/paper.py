@@ -17,7 +17,7 @@ from .published import DATASETS, METRICS, claims, mark, published
 from .results import Metric, Results
 from .rows import PUBLISHED_BASE, Ours, Row, ablation, chosen, evaluated, is_baseline
 from .statistics import ALPHA, BlockModel, Difference, holm
-from .table import BETTER, FOREIGN, WORSE, Table, epsilon_text, mean_and_spread
+from .table import BETTER, CLAIM, FOREIGN, WORSE, Table, epsilon_text, mean_and_spread
 
 _PRINTED = {1: ("Table 1", "IS and FID"), 2: ("Table 2", "gen2real accuracy")}
 _PRINTED |= {3: ("Table 3", "noise injection"), 4: ("Table 4", "reconstruction")}
@@ -81,6 +81,27 @@ def _table(n: int, ours: Ours, results: Results, datasets: set[str]) -> Table:
     where = ", ".join(dict.fromkeys(DATASETS[kind.dataset] for kind in kinds))
     title = f"{number} of Ma & Zhang (2026): {subject}, on {where}"
     return Table(f"table{n}", title, data, shown, tuple(_notes(n, ours, printed, kinds, tests, results)))
+
+
+def said_once(tables: Sequence[Table]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """The notes that two tables or more share, for a page that shows them all, and what is left to say under each table.
+
+    One note on the claimed epsilons of all of the tables replaces theirs. A note that is not under every table begins with
+    the tables that it is about.
+    """
+    notes = [[note for note in table.notes if not note.startswith(CLAIM)] for table in tables]
+    where: dict[str, list[str]] = {}
+    for table, found in zip(tables, notes, strict=True):
+        for note in found:
+            where.setdefault(note, []).append(table.name.removeprefix("table"))
+    datasets = pd.concat([table.data for table in tables])["dataset"].unique()
+    shared = [note for note in claims(published(datasets, "paper2026")) if note.startswith(CLAIM)]
+    for note, there in where.items():
+        if len(there) == len(tables):
+            shared.append(note)
+        elif len(there) > 1:
+            shared.append(f"Tables {', '.join(there[:-1])} and {there[-1]}: {note}")
+    return tuple(shared), [tuple(note for note in found if len(where[note]) == 1) for found in notes]
 
 
 _COLUMNS = (
@@ -264,9 +285,10 @@ def _notes(n: int, ours: Ours, printed: pd.DataFrame, kinds: Sequence[Kind], tes
         if tests:
             yield (
                 f"{BETTER} better, {WORSE} worse than the base row of ours: within seeds, the spread pooled over the rows of a "
-                f"block, Holm over the {tests} comparisons of this table, 5 %. No mark: cannot be told apart. Printed "
-                "numbers have no spread, so nothing is marked against them."
+                "block, Holm over the comparisons of a table, 5 %. No mark: cannot be told apart. Printed numbers have no "
+                "spread, so nothing is marked against them."
             )
+            yield f"Comparisons in this table: {tests}."
             yield from _base_was_chosen(ours.rows if n < 3 else [])
         else:
             needs = (

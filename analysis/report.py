@@ -101,9 +101,23 @@ def _answer(subject: sections.Subject) -> str:
     return f"Best by {metric.heading}: {best.cell} with {metric.text(found.mean)}{interval} at {epsilon}{prices}."
 
 
+EPILOG = """example:
+  python -m analysis.report results/quickstart --metric gen2real_mlp
+
+exit status:
+  0  the report is written
+  2  there is nothing to report on, or the report cannot be written
+"""
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Return the exit status: 0 written, 2 where there is nothing to report on."""
-    parser = argparse.ArgumentParser(prog="python -m analysis.report", description="Write one HTML report of results.")
+    """Return the exit status: 0 written, 2 where there is nothing to report on or the report cannot be written."""
+    parser = argparse.ArgumentParser(
+        prog="python -m analysis.report",
+        description="Write one HTML report of results.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("results", nargs="+", type=Path, metavar="results/NAME", help="folder of a sweep; several are joined")
     parser.add_argument("--metric", help="column to choose the best setting by (default: gen2real_cnn where it is there)")
     parser.add_argument("--only-proven", action="store_true", help="leave out trials that failed or have no proven epsilon")

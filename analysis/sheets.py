@@ -24,18 +24,21 @@ PER_CLASS = 4
 """Images of a class in a column of ``sample_sheet``: the first ones that were kept, not chosen."""
 
 
-def sample_sheet(results: Results, trial_ids: Sequence[str] | None = None) -> Image.Image:
+def sample_sheet(
+    results: Results, trial_ids: Sequence[str] | None = None, class_labels: Sequence[int] | None = None
+) -> Image.Image:
     """A row a class, a column a trial; real test images first where the data are public.
 
     Without ``trial_ids``: a column a method (a case, where the sweep has cases), of the cell with the best mean of the main
-    metric and of its lowest seed, whatever that seed's images look like. Raises ``ResultsError`` where no image was kept.
+    metric and of its lowest seed, whatever that seed's images look like. ``class_labels`` limits the classes. Raises
+    ``ResultsError`` where no image was kept.
     """
     rows = _best_of_each_method(results) if trial_ids is None else _rows(results, trial_ids)
     rows = rows.head(MAX_COLUMNS)
-    images = results.samples(trial_ids=rows["trial_id"], per_class=PER_CLASS)
+    images = results.samples(trial_ids=rows["trial_id"], classes=class_labels, per_class=PER_CLASS)
     if images.empty:
         raise ResultsError("none of these trials has kept images; `keep_samples: 100` in the sweep's file keeps some")
-    real = results.real_samples(per_class=PER_CLASS)
+    real = results.real_samples(classes=class_labels, per_class=PER_CLASS)
     classes = sorted({*images["label"], *real["label"]})
     columns = [
         (_heading(row, trial_ids is None), _by_class(images[images["trial_id"] == row.trial_id], classes))
@@ -51,14 +54,14 @@ def sample_sheet(results: Results, trial_ids: Sequence[str] | None = None) -> Im
     )
 
 
-def grid_sheet(results: Results, grid: Grid) -> Image.Image:
+def grid_sheet(results: Results, grid: Grid, class_labels: Sequence[int] | None = None) -> Image.Image:
     """A column a value of ``grid.x``, a row a value of ``grid.y``; in each cell the first image of every class.
 
-    They are of the cell's lowest seed. Raises ``ResultsError`` where no image was kept.
+    They are of the cell's lowest seed. ``class_labels`` limits the classes. Raises ``ResultsError`` where no image was kept.
     """
     trials = results.trials[results.trials["cell"].isin(grid.cells["cell"])].sort_values("seed", kind="stable")
     trials = trials[trials["steps"].notna()].drop_duplicates("cell")  # without a generator there are no images
-    images = results.samples(trial_ids=trials["trial_id"], per_class=1)
+    images = results.samples(trial_ids=trials["trial_id"], classes=class_labels, per_class=1)
     trials = trials[trials["trial_id"].isin(images["trial_id"])]
     if trials.empty:
         raise ResultsError("no trial of this grid has kept images; `keep_samples: 100` in the sweep's file keeps some")

@@ -11,10 +11,10 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
-from .answer import proofs, spread
+from .answer import proofs
 from .page import Block, Facts, Heading, Items, Section, TableBlock, Text, columns_of, counted, listed, strings
 from .results import ENDED_WELL, Results, SweepRecord
-from .table import epsilon_text
+from .table import epsilon_text, spread
 
 
 def failures(results: Results) -> Section:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 # ruff: noqa: RUF001 (typographic signs are what this module writes)
@@ -131,3 +132,12 @@ def epsilon_text(epsilon: float | None) -> str:
     scaled = epsilon * 10**places
     whole = math.ceil(scaled - 1e-9 * scaled)  # so that 0.1 + 0.2 is not rounded to .301
     return f"{whole / 10**places:.{places}f}".rstrip("0").rstrip(".") if places else f"{whole:d}"
+
+
+def spread(values: pd.Series) -> str:
+    """An epsilon, or the range of several; rounded up. An infinite one is no proof of anything."""
+    known = values[np.isfinite(values)]
+    if known.empty:
+        return "not proven"
+    low, high = epsilon_text(known.min()), epsilon_text(known.max())
+    return low if low == high else f"{low} to {high}"

@@ -228,7 +228,7 @@ def test_a_planted_difference_is_marked_and_none_is_not() -> None:
     assert [WORSE in text for text in worse.shown.loc[worse.shown["source"] == "ours", "FID ↓"]] == [False, False, True]
     without = paper_tables(made(noisy(), axes))[2]
     assert not ours(without)["text"].str.contains(f"[{BETTER}{WORSE}]").any()
-    assert any("Holm over the 4 comparisons" in note for note in without.notes)
+    assert any("Comparisons in this table: 4" in note for note in without.notes)
     assert not planted.data.loc[planted.data["source"] == "printed", "p_holm"].notna().any(), "print has no spread"
 
 
