@@ -23,6 +23,7 @@ from .grid import EPSILON_TOLERANCE, best, cells, factors, grids
 from .plotting import INK, MUTED, PAPER, RULE, WIDTH, look, shortened, styled, wrapped
 from .results import ResultsError
 from .statistics import ALPHA
+from .table import mean_and_spread
 
 if TYPE_CHECKING:
     from .grid import Grid
@@ -39,7 +40,7 @@ MAX_NUMBERS = 100
 
 @styled
 def heatmaps(results: Results, metric: str) -> Figure:
-    """``metric`` over the two axes that cross: a panel a combination of the others, a number with its interval a cell.
+    """``metric`` over the two axes that cross: a panel a combination of the others, mean ± standard deviation a cell.
 
     Outlined is the best cell of each panel; a dot marks the others that no test tells from it (``grid.best``).
     """
@@ -52,10 +53,13 @@ def heatmaps(results: Results, metric: str) -> Figure:
     among = np.concatenate([mean.to_numpy().ravel() for mean in means])
     across, down = max(mean.shape[1] for mean in means), max(mean.shape[0] for mean in means)
     whole = max(WIDTH, 0.58 * across + 1.2)
-    figure, panels = plotting.panels(len(shown), int((whole - 0.3) / (0.58 * across + 0.6)), 0.42 * down + 0.65, whole)
-    for axes, grid, mean in zip(panels, shown, means, strict=True):
-        texts = _numbers(mean, grid.frame(metric, "low"), grid.frame(metric, "high"), described)
-        inks = heat(axes, mean.to_numpy(), texts, among[~np.isnan(among)], described.better)
+    columns = min(len(shown), max(1, int((whole - 0.3) / (0.58 * across + 0.6))))
+    cell = min(0.95, ((whole - 0.3) / columns - 0.5) / across)  # inches wide, and 0.42 high
+    titles = [wrapped(grid.title if len(found) > 1 else "", whole / columns - 0.5) for grid in shown]
+    lines = max(len(title.splitlines()) for title in titles)
+    figure, panels = plotting.panels(len(shown), columns, 0.42 * down + 0.65 + lines * plotting.LINE, whole)
+    for axes, grid, mean, title in zip(panels, shown, means, titles, strict=True):
+        inks = heat(axes, mean.to_numpy(), _numbers(grid, described), among[~np.isnan(among)], described.better)
         answer, names = best(results, metric, within=grid), grid.frame(metric, "cell")
         alike = set(answer.others["cell"][answer.others["p"].notna() & ~answer.others["better"]])
         for row, column in np.ndindex(mean.shape):
@@ -67,14 +71,14 @@ def heatmaps(results: Results, metric: str) -> Figure:
         axes.set_yticklabels([value_text(y) for y in mean.index])
         axes.set_xlabel(short(grid.x))
         axes.set_ylabel(wrapped(short(grid.y), max(0.42 * mean.shape[0], 0.6)))
-        axes.set_title(wrapped(grid.title if len(found) > 1 else "", whole / min(len(shown), 3) - 0.5))
-        axes.set_box_aspect(min(1.0, 0.42 * mean.shape[0] / (0.95 * mean.shape[1])))
+        axes.set_title(title)
+        axes.set_box_aspect(min(1.0, 0.42 * mean.shape[0] / (cell * mean.shape[1])))
         axes.set_anchor("W")
     counts = np.concatenate([grid.frame(metric, "n").to_numpy(float).ravel() for grid in shown])
     tested = bool(counts[counts > 0].max() > 1)
     plotting.caption(
         figure,
-        f"{_heading(described)}: mean{' and half-width of its 95 % Student interval' * tested} over {_seeds(counts)};",
+        f"{_heading(described)}: mean{' ± standard deviation' * tested} over {_seeds(counts)};",
         "lighter is better. Outlined: best mean of the panel.",
         f"Panels with the best means; {len(found) - len(shown)} others are left out." if len(found) > len(shown) else "",
         "Dot: no test tells it from the best (5 %, paired within seeds, Holm over the panel)." if tested else "",
@@ -86,8 +90,8 @@ def heatmaps(results: Results, metric: str) -> Figure:
 def response_curves(results: Results, metric: str) -> Figure:
     """``metric`` along one axis, a line a value of the other, a panel a combination of the rest.
 
-    Where no two axes cross, one panel has a line a combination of everything but the axis with most values; where no axis
-    is a number, the cells stand under each other.
+    Where no two axes cross, one panel has a line a combination of everything but the axis with most values. Where no axis is
+    a number, or most of these lines are single points (settings were varied one at a time), the cells stand under each other.
     """
     frame, described, crossing = cells(results, [metric]), results.metrics[metric], grids(results)
     if crossing:
@@ -104,6 +108,9 @@ def response_curves(results: Results, metric: str) -> Figure:
         named = [" ".join(words(name, row[name]) for name in rest if not pd.isna(row[name])) for _, row in frame.iterrows()]
         parts = [("", frame.assign(line=named).dropna(subset=[x]))]
         every = list(dict.fromkeys(parts[0][1]["line"]))
+        points = parts[0][1].dropna(subset=["mean"]).groupby("line")[x].nunique()
+        if 2 * (points > 1).sum() < len(every):
+            return _list_of_cells(frame, described)
     kept = [every[round(number)] for number in np.linspace(0, len(every) - 1, min(len(every), MAX_SERIES))]
     shown, place = parts[:MAX_PANELS], Places(levels(value for _, part in parts for value in part[x]))
     columns = {1: 1, 2: 2, 4: 2}.get(len(shown), 3)
@@ -381,14 +388,14 @@ def _rows(labels: Sequence[str], height: float = 0.2) -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def _numbers(mean: pd.DataFrame, low: pd.DataFrame, high: pd.DataFrame, metric: Metric) -> list[list[str]]:
-    """The means as tables show them, and half of their intervals' widths to the same digits; a dash where there is none."""
-    half = (high - low).astype(float) / 2
-    texts = mean.map(lambda value: metric.text(value) or "\N{EN DASH}")
-    for row, column in np.argwhere(half.notna().to_numpy()):
-        digits = len(texts.iat[row, column].partition(".")[2])
-        texts.iat[row, column] += f"\n±{half.iat[row, column]:.{digits}f}"
-    return texts.to_numpy().tolist()
+def _numbers(grid: Grid, metric: Metric) -> list[list[str]]:
+    """Means and their standard deviations as tables show them, in two lines; a dash where there is no mean."""
+    mean, sd, n = (grid.frame(metric.name, value).to_numpy(float) for value in ("mean", "sd", "n"))
+    texts = [["\N{EN DASH}"] * mean.shape[1] for _ in mean]
+    for row, column in np.argwhere(~np.isnan(mean)):
+        text = mean_and_spread(metric.text(mean[row, column]), sd[row, column], n[row, column])
+        texts[row][column] = text.replace(" \N{PLUS-MINUS SIGN} ", "\n\N{PLUS-MINUS SIGN}")
+    return texts
 
 
 def _best_first(means: pd.Series, metric: Metric) -> list[Any]:

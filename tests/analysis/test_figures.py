@@ -5,6 +5,7 @@ import itertools
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -118,7 +119,8 @@ def test_a_heatmap_prints_every_cell_and_outlines_the_best(grid: Results) -> Non
         **{(0, 0): "0.704", (0, 1): "0.700", (0, 2): "0.400"},
         **{(1, 0): "0.704", (1, 1): "0.730", (1, 2): "0.400"},
     }
-    assert shown[0, 0] == "0.704\n±0.010"  # Student: 4.303 * 0.004 / sqrt(3)
+    assert shown[0, 0] == "0.704\n±0.004"  # of 0.700, 0.704 and 0.708
+    assert "mean ± standard deviation over 3 seeds" in caption_of(figure)
     assert [label.get_text() for label in axes.get_xticklabels()] == ["0", "0.1", "1"]
     assert [label.get_text() for label in axes.get_yticklabels()] == ["0", "0.5"]
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("noise_injection", "reconstruction")
@@ -194,7 +196,7 @@ def test_one_seed_gives_no_interval_and_no_dot() -> None:
     assert all("±" not in text for text in cell_texts(axes).values())
     assert marked(axes) == ([(1, 1)], [])
     assert "one seed" in caption_of(figure)
-    assert "interval" not in caption_of(figure)
+    assert "standard deviation" not in caption_of(figure)
 
 
 def test_many_panels_are_those_with_the_best_means() -> None:
@@ -242,17 +244,31 @@ def test_one_axis_has_a_line_a_case_and_cases_alone_are_listed() -> None:
     results = made(
         {"epsilon": [1.0, 10.0]},
         lambda case, epsilon, seed: 0.5 + len(case) / 100 + seed / 100,
-        cases=("plain", "tuned", "other"),
+        cases=("plain", "tuned"),
     )
-    results.trials.drop(
-        results.trials.index[(results.trials["case"] != "tuned") & (results.trials["axis.epsilon"] == 10)], inplace=True
-    )
-    figure = figures.response_curves(results, "gen2real_cnn")
-    assert legend_of(figure) == ["plain", "tuned", "other"]
-    assert [len(line.get_xdata()) for line in figure.axes[0].lines] == [1, 2, 1]
+    trials = results.trials
+    some = replace(results, trials=trials[(trials["case"] == "tuned") | (trials["axis.epsilon"] == 1)])
+    figure = figures.response_curves(some, "gen2real_cnn")
+    assert legend_of(figure) == ["plain", "tuned"]
+    assert [len(line.get_xdata()) for line in figure.axes[0].lines] == [1, 2]
     listed = figures.response_curves(made({}, lambda case, seed: len(case), cases=("four", "three")), "gen2real_cnn")
     assert [label.get_text() for label in listed.axes[0].get_yticklabels()] == ["three", "four"]
     assert listed.axes[0].lines[0].get_xdata().tolist() == [5, 4]
+
+
+def test_settings_varied_one_at_a_time_are_listed_and_make_no_legend_of_single_points() -> None:
+    levels = {"noise_injection": [0.0, 0.1, 1.0], "reconstruction": [0.0, 0.5, 1.0], "start": [0, 500]}
+    results = made(levels, lambda case, noise, gamma, start, seed: 0.5 + noise / 10 + gamma / 20 + start / 1e4 + seed / 100)
+    trials = results.trials
+    varied = sum((trials[f"axis.{name}"] != 0).astype(int) for name in levels)
+    figure = figures.response_curves(replace(results, trials=trials[varied <= 1]), "gen2real_cnn")
+    (axes,) = figure.axes
+    assert figure.legends == []
+    assert len(axes.get_yticklabels()) == 6, "a row a cell"
+    assert axes.get_yticklabels()[0].get_text().replace("\n", " ").startswith("noise_injection=1.0")
+    assert axes.lines[0].get_xdata() == pytest.approx([0.61, 0.56, 0.56, 0.535, 0.52, 0.51])
+    assert len(axes.collections[0].get_segments()) == 6
+    assert axes.get_xlabel() == "gen2real CNN (higher is better)"
 
 
 def test_effects_are_filled_where_a_test_says_so(grid: Results) -> None:
