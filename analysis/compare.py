@@ -24,6 +24,14 @@ MOST_LISTED = 12
 """Cells of one sweep alone that are listed by name."""
 MOST_ROWS = 60
 """Cells of a metric that are printed: those with the smallest p."""
+EPILOG = """\
+example:
+  python -m analysis.compare results/before results/after --metric gen2real_cnn
+
+exit status:
+  0  the sweeps were compared, whatever came of it
+  2  bad input; one sentence on the standard error says what
+"""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -31,6 +39,8 @@ def parser() -> argparse.ArgumentParser:
     command = argparse.ArgumentParser(
         prog="python -m analysis.compare",
         description="What changed between two sweeps: settings, versions, privacy, and every cell that both have.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     command.add_argument("a", metavar="A", help="a sweep's folder, such as results/before")
     command.add_argument("b", metavar="B", help="the one that is held against it")
@@ -92,7 +102,7 @@ def print_comparison(found: Comparison) -> None:
     console.print(
         "\nB - A over the seeds that both have, with its 95 % interval. p: paired t-test, corrected by Holm over the cells "
         "(in the\nfirst table: over the metrics). B is better or worse where that p is below .05. seeds: how many would tell a "
-        "difference of this\nsize (one test, power .8).",
+        "difference of this\nsize (one test, power .8), where that is more than n.",
         style="dim",
     )
 

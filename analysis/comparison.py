@@ -29,8 +29,8 @@ class Comparison:
     ``settings``, ``versions`` and ``privacy`` have columns what, a, b; ``settings`` only what differs.
     ``cells`` has a row a matched cell and metric: n (seeds that both have), means over those seeds, difference and bounds, p
     of the paired t-test, p_holm over the metric's cells, verdict (better, worse, cannot tell, same runs), and where it cannot
-    tell the seeds that would be needed for this difference. ``overall`` has a row a metric: the same of the seeds' means over
-    all matched cells that are not the same runs; Holm over the metrics.
+    tell the seeds that would be needed for this difference, if more than n. ``overall`` has a row a metric: the same of the
+    seeds' means over all matched cells that are not the same runs; Holm over the metrics.
     """
 
     a: Side
@@ -139,6 +139,8 @@ def _corrected(rows: Sequence[dict[str, Any]], metrics: Sequence[Metric]) -> lis
     for row, p, metric in zip(rows, holm([row["p"] for row in rows]), metrics, strict=True):
         verdict = row.get("verdict") or _verdict(row, p, metric)
         needed = row["seeds_needed"] if verdict == "cannot tell" else None
+        if needed is not None and needed <= row["n"]:  # enough for one test: it is Holm's correction that cannot tell
+            needed = None
         out.append({**row, "p_holm": float(p), "verdict": verdict, "seeds_needed": needed})
     return out
 

@@ -54,7 +54,7 @@ def heatmaps(results: Results, metric: str) -> Figure:
     across, down = max(mean.shape[1] for mean in means), max(mean.shape[0] for mean in means)
     whole = max(WIDTH, 0.58 * across + 1.2)
     columns = min(len(shown), max(1, int((whole - 0.3) / (0.58 * across + 0.6))))
-    cell = min(0.95, ((whole - 0.3) / columns - 0.5) / across)  # inches wide, and 0.42 high
+    cell = min(0.95, (whole / columns - 0.5) / across)  # inches wide, and 0.42 high
     titles = [wrapped(grid.title if len(found) > 1 else "", whole / columns - 0.5) for grid in shown]
     lines = max(len(title.splitlines()) for title in titles)
     figure, panels = plotting.panels(len(shown), columns, 0.42 * down + 0.65 + lines * plotting.LINE, whole)

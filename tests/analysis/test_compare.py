@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from analysis.compare import BAD_INPUT, OK, main, print_comparison
+from analysis.compare import BAD_INPUT, OK, main, parser, print_comparison
 from analysis.comparison import Comparison, compare
 
 Row = dict[str, Any]
@@ -157,6 +157,7 @@ def test_one_of_four_chances_is_no_finding(small_sweep: Path, tmp_path: Path, ca
     assert cells["p"].min() == pytest.approx(0.0318, abs=1e-4)
     assert cells["p_holm"].min() == pytest.approx(4 * 0.0318, abs=1e-3)
     assert set(cells["verdict"]) == {"cannot tell"}
+    assert cells["seeds_needed"].isna().all(), "two seeds are enough for one test of that size: no more than there are"
     assert main([str(a), str(b), "--metric", "gen2real_cnn"]) == OK
     assert "reconstruction=0  0.500  0.600  +0.100" in capsys.readouterr().out, "A, B, then B - A"
 
@@ -265,6 +266,16 @@ def test_the_command_prints_settings_cells_and_words(
     ):
         assert expected in printed
     assert "significant" not in printed
+
+
+def test_help_has_an_example_that_parses_and_the_exit_statuses(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    printed = capsys.readouterr().out
+    (example,) = [line.split() for line in printed.splitlines() if line.strip().startswith("python -m analysis.compare")]
+    assert parser().parse_args(example[3:]).metric == "gen2real_cnn"
+    statuses = [line.split()[0] for line in printed.partition("exit status:")[2].splitlines() if line.strip()]
+    assert statuses == [str(OK), str(BAD_INPUT)]
 
 
 def test_of_very_many_cells_the_clearest_are_printed(found: Comparison, capsys: pytest.CaptureFixture[str]) -> None:

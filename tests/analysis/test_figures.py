@@ -207,6 +207,16 @@ def test_many_panels_are_those_with_the_best_means() -> None:
     assert "2 others are left out" in caption_of(figure)
 
 
+def test_a_large_panel_fills_its_figure() -> None:
+    levels = {"noise_injection": [n / 10 for n in range(10)], "reconstruction": [n / 5 for n in range(10)]}
+    results = made(levels, lambda case, a, b, seed: a / 3 + b / 9, cases=("a", "b"), seeds=1, steps=1)
+    figure = figures.heatmaps(results, "gen2real_cnn")
+    figure.draw_without_rendering()
+    (axes,) = figure.axes
+    assert axes.get_position().height * figure.get_size_inches()[1] == pytest.approx(10 * 0.42, rel=0.05)
+    assert figure.bbox.ymax - 0.2 * figure.dpi < axes.get_tightbbox().ymax <= figure.bbox.ymax
+
+
 def test_response_curves_have_a_line_a_level_with_its_intervals(grid: Results) -> None:
     figure = figures.response_curves(grid, "gen2real_cnn")
     (axes,) = figure.axes
