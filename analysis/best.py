@@ -63,28 +63,14 @@ def best(results: Results, metric: str, within: Grid | None = None) -> Best:
 
     Raises ``ResultsError`` where no trial has the metric.
     """
-    described = results.metrics[results.main_metric(metric)]
-    table = cells(results, [metric])
-    if within is not None:
-        table = table[table["cell"].isin(within.cells["cell"])]
-    table = table[table["mean"].notna()]
-    if table.empty:
-        raise ResultsError(f"no trial{' of this grid' if within else ''} has the metric `{metric}`")
-    table = table.iloc[np.argsort(-described.sign * table["mean"].to_numpy(), kind="stable")]
-    winner = table.iloc[0]
-    trials = results.trials[results.trials["cell"].isin(table["cell"])]
+    table, trials = _ranked(results, metric, within)
+    winner, sign = table.iloc[0], results.metrics[metric].sign
     model = BlockModel(trials, metric)
-
-    def against(found: Sequence[str]) -> pd.DataFrame:
-        differences = model.contrasts([{winner["cell"]: 1, cell: -1} for cell in found])
-        return _compared(differences, described.sign)
-
-    rivals = list(table["cell"].iloc[1:])
-    others = pd.concat([pd.DataFrame({"cell": rivals}), against(rivals)], axis=1)
+    others = _others(table, model, sign)
     steps = _steps(settings(results, factors(results)).loc[list(table["cell"])], winner["cell"])
     pairs = model.contrasts([{winner["cell"]: 1, cell: -1} for cell in steps["neighbour"]])
     p_tukey = [_tukey(pair, len(table)) for pair in pairs]
-    tested = _compared([_kramer(pair, len(table)) for pair in pairs], described.sign, p_tukey=p_tukey)
+    tested = _compared([_kramer(pair, len(table)) for pair in pairs], sign, p_tukey=p_tukey)
     neighbours = pd.concat([steps, tested], axis=1)
     mine = trials[(trials["cell"] == winner["cell"]) & trials[metric].notna()]
     mean, low, high, sd = (float(winner[name]) for name in ("mean", "low", "high", "sd"))
@@ -99,6 +85,31 @@ def best(results: Results, metric: str, within: Grid | None = None) -> Best:
         others=others,
         sentence=_sentence(results, metric, winner, found, others, neighbours, _budgets(table)),
     )
+
+
+def rivals(results: Results, metric: str, within: Grid | None = None) -> tuple[str, pd.DataFrame]:
+    """``Best.cell`` and ``Best.others`` alone, for pictures of many grids."""
+    table, trials = _ranked(results, metric, within)
+    return table["cell"].iloc[0], _others(table, BlockModel(trials, metric), results.metrics[metric].sign)
+
+
+def _ranked(results: Results, metric: str, within: Grid | None) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Rows of ``cells`` with a value, best first, and their trials. Raises ``ResultsError`` where there is none."""
+    described = results.metrics[results.main_metric(metric)]
+    table = cells(results, [metric])
+    if within is not None:
+        table = table[table["cell"].isin(within.cells["cell"])]
+    table = table[table["mean"].notna()]
+    if table.empty:
+        raise ResultsError(f"no trial{' of this grid' if within else ''} has the metric `{metric}`")
+    table = table.iloc[np.argsort(-described.sign * table["mean"].to_numpy(), kind="stable")]
+    return table, results.trials[results.trials["cell"].isin(table["cell"])]
+
+
+def _others(table: pd.DataFrame, model: BlockModel, sign: int) -> pd.DataFrame:
+    winner, *found = table["cell"]
+    differences = model.contrasts([{winner: 1, cell: -1} for cell in found])
+    return pd.concat([pd.DataFrame({"cell": found}), _compared(differences, sign)], axis=1)
 
 
 def _budgets(table: pd.DataFrame) -> bool:

@@ -17,9 +17,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from . import plotting
+from .best import rivals
 from .design import levels, short, value_text, words
 from .drawing import Places, distinct_accounts, heat, outline, thinned
-from .grid import EPSILON_TOLERANCE, best, cells, factors, grids
+from .grid import EPSILON_TOLERANCE, cells, factors, grids
 from .plotting import INK, MUTED, PAPER, RULE, WIDTH, look, shortened, styled, wrapped
 from .results import ResultsError
 from .statistics import ALPHA
@@ -60,10 +61,10 @@ def heatmaps(results: Results, metric: str) -> Figure:
     figure, panels = plotting.panels(len(shown), columns, 0.42 * down + 0.65 + lines * plotting.LINE, whole)
     for axes, grid, mean, title in zip(panels, shown, means, titles, strict=True):
         inks = heat(axes, mean.to_numpy(), _numbers(grid, described), among[~np.isnan(among)], described.better)
-        answer, names = best(results, metric, within=grid), grid.frame(metric, "cell")
-        alike = set(answer.others["cell"][answer.others["p"].notna() & ~answer.others["better"]])
+        (answer, others), names = rivals(results, metric, within=grid), grid.frame(metric, "cell")
+        alike = set(others["cell"][others["p"].notna() & ~others["better"]])
         for row, column in np.ndindex(mean.shape):
-            if names.iat[row, column] == answer.cell:
+            if names.iat[row, column] == answer:
                 outline(axes, row, column)
             elif names.iat[row, column] in alike:
                 axes.plot(column + 0.91, row + 0.18, "o", color=inks[row][column], markersize=3)
