@@ -471,13 +471,13 @@ def test_a_figure_in_a_page_is_whole_and_by_itself(picture: str) -> None:
     assert plotting.inline(PICTURES[picture](results), "one", 'Noise < 1 & "more"', "What is seen.") == one
 
 
-def test_a_saved_figure_is_on_white_at_200_dots_an_inch(tmp_path: Path, grid: Results) -> None:
+def test_a_saved_figure_is_on_white_at_150_dots_an_inch(tmp_path: Path, grid: Results) -> None:
     figure = figures.response_curves(grid, "gen2real_cnn")
     png, svg = plotting.save(figure, tmp_path / "figures", "curves")
     picture = Image.open(png)
-    assert picture.size == tuple(int(200 * inches) for inches in figure.get_size_inches())
+    assert picture.size == tuple(int(150 * inches) for inches in figure.get_size_inches())
     assert picture.convert("RGB").getpixel((0, 0)) == (255, 255, 255)
-    assert picture.size[0] == 1300
+    assert picture.size[0] == 975
     root = ElementTree.parse(svg).getroot()
     assert root[0].tag.endswith("rect")
     assert root[0].attrib["fill"] == "#ffffff"
