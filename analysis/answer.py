@@ -10,7 +10,11 @@ from . import grid
 from .page import Block, Items, Number, Numbers, Picture, Pictures, Section, TableBlock, Text, counted, listed, montage
 from .results import Metric, Results
 from .sections import SHOWN_CLASSES, Subject, between, of_classes, why_no_real_images
+from .statistics import alike_in_spread
 from .table import Table, epsilon_text, spread
+
+UNEVEN = 0.01
+"""p of one spread for all cells below which the page warns."""
 
 SAMPLES = 8
 """Images a class beside the answer."""
@@ -53,11 +57,24 @@ def _remarks(results: Results, metric: Metric, best: grid.Best) -> Iterator[str]
     yield best.sentence
     if len(best.others):
         yield "The best mean is chosen after looking, so it leans to the lucky side."
+    yield from _uneven(results, metric)
     yield choice(results, metric)
     if len(results.sweeps) > 1:
         yield (
             "Prices are those of each sweep. Whoever has seen several sweeps on the same data is promised at most the sum of "
             "their epsilons, at the sum of their deltas, where all are of one neighbouring relation."
+        )
+
+
+def _uneven(results: Results, metric: Metric) -> Iterator[str]:
+    """Where cells spread so unevenly that pooling misleads: tests pool the spread."""
+    groups = [values for _, values in results.trials.groupby("cell", observed=True)[metric.name]]
+    if alike_in_spread(groups) < UNEVEN:
+        sds = [f"{sd:.2g}" for sd in sorted(values.std() for values in groups if values.count() > 1)]
+        yield (
+            f"The cells do not spread alike (standard deviations {sds[0]} to {sds[-1]}; Bartlett's test, p < {UNEVEN}), and "
+            "the tests pool the spread: steady cells may differ where none is told apart, unsteady ones seem more certain "
+            "than they are."
         )
 
 

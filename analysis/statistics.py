@@ -152,6 +152,19 @@ def holm(p_values: Sequence[float] | np.ndarray | pd.Series) -> np.ndarray:
     return corrected
 
 
+def alike_in_spread(groups: Sequence[Sequence[float] | np.ndarray | pd.Series]) -> float:
+    """p of Bartlett's test that all groups have one variance (``scipy.stats.bartlett``), as a pooled spread takes it.
+
+    Groups of fewer than two values, or without any spread, are left out; NaN where fewer than two remain.
+
+    >>> round(alike_in_spread([[1, 2, 3], [1.1, 2.2, 2.9], [5]]), 2)
+    0.9
+    """
+    found = [_present(group) for group in groups]
+    found = [group for group in found if len(group) > 1 and group.std() > _ROUNDING * np.abs(group).max()]
+    return float(stats.bartlett(*found).pvalue) if len(found) > 1 else math.nan
+
+
 def seeds_needed(difference: float, sd: float, power: float = 0.8, alpha: float = ALPHA) -> int | None:
     """Fewest seeds at which a paired t-test finds ``difference`` with probability ``power`` (``TTestPower``).
 
