@@ -5,11 +5,11 @@ from __future__ import annotations
 import io
 import math
 import re
-from collections.abc import Sequence
-from functools import cache
+from collections.abc import Callable, Sequence
+from functools import cache, wraps
 from html import escape
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec
 from weakref import WeakKeyDictionary
 
 import matplotlib
@@ -79,8 +79,19 @@ STYLE: Any = {
     "svg.hashsalt": "dpsweep",  # the same figure gives the same bytes
 }
 
-styled = matplotlib.rc_context(STYLE)
-"""Decorator of functions that draw: the style holds inside them and nowhere else."""
+
+Settings = ParamSpec("Settings")
+
+
+def styled(draw: Callable[Settings, Figure]) -> Callable[Settings, Figure]:
+    """Decorator of functions that draw: the style holds inside them and nowhere else."""
+
+    @wraps(draw)
+    def inside(*arguments: Settings.args, **options: Settings.kwargs) -> Figure:
+        with matplotlib.rc_context(STYLE):
+            return draw(*arguments, **options)
+
+    return inside
 
 
 def panels(count: int, columns: int, height: float, width: float = WIDTH, **options: Any) -> tuple[Figure, list[Axes]]:

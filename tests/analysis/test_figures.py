@@ -561,8 +561,11 @@ def found_in(sheet: Image.Image, png: bytes) -> bool:
 
 
 def test_a_name_with_dollars_is_no_formula(tmp_path: Path) -> None:
-    figure = Figure()
-    with plotting.styled:
+    @plotting.styled
+    def draw() -> Figure:
+        figure = Figure()
         figure.text(0.5, 0.5, r"a $\frac$ b")
-    (_, drawn) = plotting.save(figure, tmp_path, "dollars")
+        return figure
+
+    (_, drawn) = plotting.save(draw(), tmp_path, "dollars")
     assert r"a $\frac$ b" in drawn.read_text()
