@@ -185,7 +185,7 @@ def _paper(subject: Subject) -> Iterator[Block]:
     files, found = subject.files, tables.paper_tables(subject.results)
     shared, own = said_once(found)
     printed = [replace(files.table(table), notes=notes) for table, notes in zip(found, own, strict=True)]
-    claims = "A printed epsilon is what its authors claim; the notes say what is proven."
+    claims = "A printed epsilon is what its authors claim; the notes under the tables say what is proven."
     if any((table.data["source"] == "ours").any() for table in found):
         yield Text(f"Ours stand under the printed rows. {claims}")
         yield from printed
@@ -274,7 +274,7 @@ def training(subject: Subject) -> Section:
     if "metric.release_norm" in history and history["metric.release_norm"].notna().any():
         blocks.append(
             Text(
-                "Release norm: the norm of the noisy released gradient of a step. It is mostly noise, so it hardly moves.",
+                "Release norm: the norm of what a step releases, noise included. It says little of how well a generator learns.",
                 "quiet",
             )
         )
