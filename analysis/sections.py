@@ -274,7 +274,7 @@ def training(subject: Subject) -> Section:
     if "metric.release_norm" in history and history["metric.release_norm"].notna().any():
         blocks.append(
             Text(
-                "Release norm: the norm of what a step releases, noise included. It says little of how well a generator learns.",
+                "Release norm: the norm of what a step releases, noise included. It says little of how well training goes.",
                 "quiet",
             )
         )
