@@ -22,10 +22,12 @@ import sys
 import sysconfig
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from slurm.allocation import here
 
 from .executors.inline import TARGET, InlineExecutor
 from .jobs import Executor
@@ -35,6 +37,9 @@ MAX_TEMP = 43
 
 _OBJECT_STORE = 100 * 2**20
 """Bytes: only paths and progress travel through Ray, and its default is a third of the machine."""
+
+_FOR_JOBS = 0.95
+"""Part of the usable memory that jobs may ask for, the object store's included; the rest is for Ray itself."""
 
 # Both sides of every connection. The thread counts keep Ray within `ulimit -u` of many-core machines; a job that asks for
 # no GPU sees none.
@@ -70,6 +75,19 @@ class Cluster:
     address: str
     """HOST:PORT, as further machines would join it."""
     undo: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
+
+    def machines(self) -> list[Mapping[str, float]]:
+        """What each of the machines that are there now offers, in Ray's words; those without processors run no jobs."""
+        resources = [node["Resources"] for node in _ray().nodes() if node["Alive"]]
+        return [offered for offered in resources if offered.get("CPU")]
+
+    @contextlib.contextmanager
+    def watched(self, stop_file: Path, waiting: Callable[[], bool]) -> Iterator[None]:
+        """While jobs run: a cluster that can lose its machines makes ``stop_file`` when none is left nor comes back.
+
+        ``waiting`` says whether any job still waits for a machine.
+        """
+        yield
 
     def close(self) -> None:
         """Disconnect; a second call does nothing."""
@@ -107,10 +125,13 @@ def start_local() -> Cluster:
         own = {"RAY_AUTH_TOKEN_PATH": str(token), "RAY_AUTH_TOKEN": None, "RAY_AUTH_MODE": os.environ.get("RAY_AUTH_MODE")}
         undo.enter_context(environment({**_PINNED, **_PINNED_LOCAL, **own}))
         undo.callback(_ray().shutdown)
-        # Ray finds the GPUs by itself, within CUDA_VISIBLE_DEVICES; its count of processors ignores the affinity mask.
+        # Ray finds the GPUs by itself, within CUDA_VISIBLE_DEVICES; its own count of processors and memory is the machine's.
+        share = here()
         context = _init(
             address="local",
-            num_cpus=usable_cpus(),
+            num_cpus=share.cpus,
+            num_gpus=0 if share.gpus == 0 else None,
+            _memory=int(share.memory * _FOR_JOBS) - _OBJECT_STORE,
             include_dashboard=False,
             object_store_memory=_OBJECT_STORE,
             _temp_dir=str(folder / "ray"),  # Ray opens it to everybody (0777); the folder around it stays ours
@@ -196,17 +217,6 @@ def code_fingerprint() -> str:
     for distribution in ("torch", "dp-accounting"):
         digest.update(importlib.metadata.version(distribution).encode() + b"\0")
     return digest.hexdigest()
-
-
-def usable_cpus() -> int:
-    """Processors that this process may use: its affinity mask (Slurm, taskset), within its container's quota."""
-    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-        cpus = min(cpus, max(1, int(quota) // int(period)))
-    except (OSError, ValueError):  # no cgroup v2, or "max"
-        pass
-    return cpus
 
 
 def import_path() -> str:

@@ -19,6 +19,7 @@ from pathlib import Path
 import pytest
 
 from harness import cluster
+from slurm.allocation import usable_cpus
 
 ROOT = Path(__file__).parents[2]
 
@@ -89,7 +90,7 @@ def test_messages_say_what_to_type(tmp_path: Path) -> None:
 
 def test_ctrl_c_on_our_own_ray(tmp_path: Path) -> None:
     """Ctrl-C reaches every process of the terminal; jobs end by themselves, waiting ones are taken back, our Ray is gone."""
-    tasks = {f"job{number}": {"do": "wait"} for number in range(cluster.usable_cpus() + 1)}
+    tasks = {f"job{number}": {"do": "wait"} for number in range(usable_cpus() + 1)}
     (tmp_path / "plan.json").write_text(json.dumps(tasks))
     script = """
         import json, os, signal, sys
@@ -119,7 +120,7 @@ def test_ctrl_c_on_our_own_ray(tmp_path: Path) -> None:
             executor.close()
         # A second Ray of the same process: Ray has kept the first one's token.
         again = cluster.start_local()
-        same = ray.cluster_resources()["CPU"] == cluster.usable_cpus()
+        same = ray.cluster_resources()["CPU"] == usable_cpus()
         again.close()
         changed = {name for name in set(os.environ) ^ set(before) if name.startswith(("RAY_", "TUNE_"))} - {"RAY_CLIENT_MODE"}
         print(json.dumps([seen, modes, kept, same, sorted(changed), temp.exists(), len(str(temp / "ray"))]))
@@ -127,7 +128,7 @@ def test_ctrl_c_on_our_own_ray(tmp_path: Path) -> None:
     done = run_python(script, tmp_path, HOME=str(tmp_path))
     assert done.stdout, done.stderr
     seen, modes, kept, same, changed, left, length = json.loads(done.stdout.splitlines()[-1])
-    assert 1 <= len(seen["started"]) <= cluster.usable_cpus()
+    assert 1 <= len(seen["started"]) <= usable_cpus()
     assert {job for job, _ in seen["finished"]} == {job for job, _ in seen["started"]}
     assert {status for _, status in seen["finished"]} == {"interrupted"}
     assert "stopping: running trials write a checkpoint" in done.stderr
@@ -220,7 +221,7 @@ def test_import_path_is_ours_without_the_installation() -> None:
 def test_processors_are_those_of_the_affinity_mask() -> None:
     script = """
         import os
-        from harness.cluster import usable_cpus
+        from slurm.allocation import usable_cpus
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
         print(usable_cpus())
     """

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import ray
 
-from harness.cluster import usable_cpus
 from harness.executors.inline import InlineExecutor, load
 from harness.jobs import Event, Job
+from slurm.allocation import usable_cpus
 
 TARGET = "sample_jobs:run_job"
 Tasks = dict[str, dict[str, Any]]
@@ -102,7 +102,11 @@ def test_a_killed_process_is_lost_and_the_others_go_on(ray_session: Any, tmp_pat
 
     victim = by_job(events)["victim"]
     assert kinds(victim) == ["started", "progress", "finished"]
-    assert victim[-1].data == {"status": "lost", "message": "the process died: killed, out of memory, or crashed"}
+    assert victim[-1].data == {
+        "status": "lost",
+        "cause": "process",
+        "message": "the process died: killed, out of memory, or crashed",
+    }
     assert by_job(events)["other"][-1].data["status"] == "completed"
     printed = capfd.readouterr()
     assert "Traceback" not in printed.out + printed.err  # neither Tune nor Ray talks over our own table
