@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import logging
+import os
 import platform
 import resource
 import sys
@@ -38,6 +40,39 @@ def one_line(error: BaseException) -> str:
     """
     text = " ".join(f"{type(error).__name__}: {error}".split())
     return text if len(text) <= 300 else text[:297] + "..."
+
+
+# What torch says in a plain RuntimeError where memory is missing: its CPU allocator, C++, the CUDA runtime, cuBLAS.
+_OUT_OF_MEMORY = (
+    "DefaultCPUAllocator: can't allocate memory",
+    "[enforce fail at alloc_cpu.cpp",
+    "std::bad_alloc",
+    "CUDA error: out of memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+)
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether ``error`` says that memory ran out, the host's or a GPU's, and nothing else.
+
+    >>> out_of_memory(MemoryError()), out_of_memory(ValueError("std::bad_alloc"))
+    (True, False)
+    """
+    torch = sys.modules.get("torch")  # what never was imported has raised nothing; an import could fail for memory itself
+    if isinstance(error, MemoryError) or (torch is not None and isinstance(error, torch.OutOfMemoryError)):
+        return True
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM  # mapping a file, starting a process
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in _OUT_OF_MEMORY)
+
+
+def told_to_leave() -> bool:
+    """Whether the machine of this process sends its trials away: its Slurm job is about to end.
+
+    ``slurm.node`` names the file in the environment of everything that it starts, and makes it when its job is told.
+    """
+    note = os.environ.get("DPSWEEP_LEAVE")
+    return note is not None and Path(note).exists()
 
 
 def peak_memory_mb() -> float:

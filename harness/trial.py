@@ -21,7 +21,7 @@ from .evaluate import evaluate_kept, keep_generator, kept_steps, load_kept_sampl
 from .folders import Folders
 from .jobs import Report
 from .ledger import Attempt, Fenced, read_trial_attempts, trial_account
-from .process import logger, logging_to, one_line, peak_memory_mb, versions
+from .process import logger, logging_to, one_line, out_of_memory, peak_memory_mb, told_to_leave, versions
 
 if TYPE_CHECKING:
     import torch
@@ -92,14 +92,12 @@ def run_trial(
         run.settle(stopped=status == "interrupted")
         run.commit(status, message, fields, resumable)
         logger.info("%s", status)
-    return {"status": status, "message": message, "log": str(log)}
+    return {"status": status, "message": message, "log": str(log), "step": run.step}
 
 
 def failure_status(error: BaseException) -> str:
     """``oom`` where memory ran out, ``interrupted`` for Ctrl-C in this process, else ``failed``."""
-    import torch
-
-    if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "DefaultCPUAllocator: can't allocate memory" in str(error):
+    if out_of_memory(error):
         return "oom"
     return "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
 
@@ -151,7 +149,7 @@ class _TrialRun:
         status = self._train(train, test, device)
         if status == "interrupted" or not self.step:
             return status, {}
-        if self.stop_file.exists():
+        if self.stop_file.exists() or told_to_leave():
             return "interrupted", {}  # the generator is kept; the next attempt has only the evaluation to do
         return status, self.evaluate(test)
 
@@ -326,7 +324,7 @@ class _TrialRun:
             return False
         self.stop_checked = now
         self.attempt.check_fence()
-        return self.stop_file.exists()
+        return self.stop_file.exists() or told_to_leave()
 
     def _report_progress(self, status: str, metrics: Mapping[str, float], *, force: bool = False) -> None:
         now = time.monotonic()

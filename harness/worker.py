@@ -14,7 +14,7 @@ from .folders import Folders
 from .jobs import Report
 from .ledger import Fenced
 from .planfile import read_job
-from .process import logger, logging_to, one_line
+from .process import logger, logging_to, one_line, out_of_memory
 
 
 def run_job(plan: Path, job_id: str, report: Report) -> Mapping[str, Any]:
@@ -30,7 +30,7 @@ def run_job(plan: Path, job_id: str, report: Report) -> Mapping[str, Any]:
     except Fenced as error:
         return {"status": "lost", "message": str(error)}
     except Exception as error:
-        return {"status": "failed", "message": one_line(error), "log": None}
+        return {"status": _status(error), "message": one_line(error), "log": None}
 
 
 def _run_stage(folders: Folders, job: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -46,6 +46,10 @@ def _run_stage(folders: Folders, job: Mapping[str, Any]) -> Mapping[str, Any]:
             compute_stage(folders, job["id"], Stage(**job["stage"]), train, test, prepare_torch(job["resources"]))
         except Exception as error:
             logger.error("stage failed\n%s", traceback.format_exc())
-            return {"status": "failed", "message": one_line(error), "log": str(log)}
+            return {"status": _status(error), "message": one_line(error), "log": str(log)}
         logger.info("completed")
     return {"status": "completed"}
+
+
+def _status(error: Exception) -> str:
+    return "oom" if out_of_memory(error) else "failed"

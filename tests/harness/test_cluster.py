@@ -99,6 +99,7 @@ def test_ctrl_c_on_our_own_ray(tmp_path: Path) -> None:
         from harness import cluster
         from harness.jobs import Job
         from harness.progress import stop_on_signals
+        from slurm.allocation import usable_cpus
 
         folder, tasks = Path(sys.argv[1]), json.loads(Path(sys.argv[1], "plan.json").read_text())
         before, seen = dict(os.environ), {"started": [], "finished": []}
