@@ -23,6 +23,9 @@ Place = tuple[str | int, ...]
 
 _MOST_LISTED = 20
 
+LEAST = "name, method, data and privacy"
+"""What a sweep file cannot do without."""
+
 
 @dataclass(frozen=True)
 class Mark:
@@ -130,8 +133,8 @@ def dotted(place: Place) -> str:
     return ".".join(map(str, place))
 
 
-def read_document(path: str | Path) -> Document:
-    """Read a sweep file. Raises ``InputError`` for whatever cannot be read as one mapping of keys to values."""
+def read_document(path: str | Path, *, least: str = LEAST) -> Document:
+    """Read a sweep file, or another that needs ``least``. Raises ``InputError`` if it is not one mapping of keys to values."""
     path = Path(path)
     try:
         text = path.read_text(encoding="utf-8-sig")
@@ -144,7 +147,7 @@ def read_document(path: str | Path) -> Document:
         raise InputError(Problem(Mark(str(path), line), "is not UTF-8 text", fix="save the file as UTF-8")) from None
     except OSError as error:
         raise InputError(Problem(Mark(str(path)), f"cannot be read: {error.strerror}")) from None
-    return parse(text, str(path))
+    return parse(text, str(path), least=least)
 
 
 def _neighbours(folder: Path, name: str = "") -> str:
@@ -156,16 +159,16 @@ def _neighbours(folder: Path, name: str = "") -> str:
     return f"sweep files there: {', '.join(str(path) for path in found[:5])}" if found else ""
 
 
-def parse(text: str, file: str) -> Document:
-    """Parse ``text``; ``file`` is the name that messages use."""
+def parse(text: str, file: str, *, least: str = LEAST) -> Document:
+    """Parse ``text``; ``file`` is the name that messages use, ``least`` what an empty file lacks."""
     keys: dict[Place, Mark] = {}
     values: dict[Place, Mark] = {}
     data = Reader(file, keys, values).read(text)
     if data is None:
-        raise InputError(Problem(Mark(file, 1, 1), "the file is empty", "expected at least name, method, data and privacy"))
+        raise InputError(Problem(Mark(file, 1, 1), "the file is empty", f"expected at least {least}"))
     if not isinstance(data, dict):
         raise InputError(
-            Problem(values[()], f"the file holds {describe(data)}", "expected keys and values, such as `name: energy`")
+            Problem(values[()], f"the file holds {describe(data)}", f"expected keys and values, at least {least}")
         )
     return Document(file=file, data=data, keys=keys, values=values)
 
@@ -320,7 +323,7 @@ class Reader:
             found = "this line does not fit the lines above it"
             return Problem(mark, found, fix="give all keys of one block the same indentation")
         if "expected a single document" in str(error.context):
-            return Problem(mark, "a second document (`---`)", "a sweep file holds one", "put it in a file of its own")
+            return Problem(mark, "a second document (`---`)", "a file holds one", "put it in a file of its own")
         if "end of stream" in found and opened:
             return Problem(opened, "this quote or bracket is never closed", fix="close it")
         return Problem(mark, found, "this is not YAML")

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
-from pydantic_core import PydanticCustomError
 
 from trainables.data.base import Preparation
 from trainables.evaluation.metrics import DEFAULT_METRICS, MIN_SAMPLES, Group
@@ -21,24 +20,21 @@ from trainables.privacy.mechanism import Neighbours
 
 from .document import Document, InputError, read_document
 from .overrides import apply_overrides
-from .validation import Origin, leaves, validate
+from .quantities import memory_bytes, seconds
+from .validation import Origin, about, leaves, validate
 
 _NAME = "[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
 _RESERVED = ("stages", "ledger", "calibrations.json", "fingerprints.json")  # these live beside the sweeps in the results folder
-_MEMORY_UNITS = {"": 1, "MB": 10**6, "GB": 10**9, "TB": 10**12, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
-
-
-def _memory_bytes(memory: int | str) -> int:
-    """Bytes in ``2GB``, ``1.5 GiB`` or a plain number. Raises ``ValueError``."""
-    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?) ?([a-zA-Z]*)", str(memory))
-    if not match or match[2].upper() not in _MEMORY_UNITS or not float(match[1]):
-        raise ValueError("expected a size such as 2GB, 512MiB or a number of bytes")
-    return int(float(match[1]) * _MEMORY_UNITS[match[2].upper()])
 
 
 def _memory(memory: int | str) -> int | str:
-    _memory_bytes(memory)
+    memory_bytes(memory)
     return memory
+
+
+def _deadline(duration: str) -> str:
+    seconds(duration)
+    return duration
 
 
 def _plain_name(name: str) -> str:
@@ -61,11 +57,6 @@ def _finite(epsilon: float) -> float:
     if not math.isfinite(epsilon):
         raise ValueError("expected a finite number; training without privacy is written `noise_multiplier: 0`")
     return epsilon
-
-
-def _about(key: str, text: str) -> PydanticCustomError:
-    """An error of a whole section that is shown at one of its keys."""
-    return PydanticCustomError("about", "{text}", {"text": text, "key": key})
 
 
 _ROOT_TAKES = "settings of the method go under train; a sweep file takes"
@@ -134,9 +125,9 @@ class PrivacySpec(_Section):
     @model_validator(mode="after")
     def _not_both(self) -> PrivacySpec:
         if self.epsilon is not None and self.noise_multiplier is not None:
-            raise _about("noise_multiplier", "privacy has both epsilon and noise_multiplier; keep one of them")
+            raise about("noise_multiplier", "privacy has both epsilon and noise_multiplier; keep one of them")
         if self.published_noise and self.noise_multiplier is not None:
-            raise _about("published_noise", "privacy has both published_noise and noise_multiplier; keep one of them")
+            raise about("published_noise", "privacy has both published_noise and noise_multiplier; keep one of them")
         return self
 
     @property
@@ -177,11 +168,19 @@ class ResourcesSpec(_Section):
     """GPUs; a fraction lets several trials share one and caps each at its share of the memory."""
     memory: Annotated[int | str, AfterValidator(_memory)] | None = Field(default=None, examples=["2GB"])
     """Memory to set aside, as ``2GB`` or in bytes. Empty: as measured on earlier trials."""
+    deadline: Annotated[str, AfterValidator(_deadline)] = "2h"
+    """A trial of which nothing is heard for so long (``30min``, ``2h``) is taken for hung: its process is ended, what it may
+    have released is counted, and it is started once more. Its last evaluation is one silence."""
 
     @property
     def memory_bytes(self) -> int | None:
         """``memory`` in bytes."""
-        return None if self.memory is None else _memory_bytes(self.memory)
+        return None if self.memory is None else memory_bytes(self.memory)
+
+    @property
+    def deadline_seconds(self) -> float:
+        """``deadline`` in seconds."""
+        return seconds(self.deadline)
 
 
 class CaseSpec(_Section):
@@ -239,15 +238,15 @@ class SweepSpec(_Section):
         if self.method is None and self.cases is None:
             raise ValueError("neither `method` nor `cases` is there; write `method: dp_energy`")
         if self.method is not None and self.cases is not None:
-            raise _about("cases", "both `method` and `cases` are there; keep one of them")
+            raise about("cases", "both `method` and `cases` are there; keep one of them")
         names = [case.name for case in self.cases or ()]
         if twice := next((name for name in names if names.count(name) > 1), None):
-            raise _about("cases", f"two cases are called `{twice}`; give each its own name")
+            raise about("cases", f"two cases are called `{twice}`; give each its own name")
         if isinstance(self.seeds, int):
             if self.seeds < 1:
-                raise _about("seeds", f"seeds is {self.seeds}; expected at least 1")
+                raise about("seeds", f"seeds is {self.seeds}; expected at least 1")
         elif not self.seeds or len(set(self.seeds)) < len(self.seeds):
-            raise _about("seeds", "seeds is empty or lists one twice; write `seeds: 3` or a list such as [0, 1, 2]")
+            raise about("seeds", "seeds is empty or lists one twice; write `seeds: 3` or a list such as [0, 1, 2]")
         return self
 
     @property

@@ -1,7 +1,7 @@
 """From pydantic's errors to a person's: where the value was written, which name is nearest, what to type.
 
-Used for the sweep file itself (``harness.spec``) and for every method's ``Config`` (``harness.expand``), so that both
-complain alike.
+Used for the sweep file itself (``harness.spec``), for every method's ``Config`` (``harness.expand``) and for Slurm profiles
+(``harness.profiles``), so that all complain alike.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
+from pydantic_core import PydanticCustomError
 
 from .document import Document, Place, Problem, describe, dotted, nearest
 
@@ -51,6 +52,11 @@ class Origin:
     """Prefix of every message: ``case `guided`: ``."""
     elsewhere: tuple[str, ...] = ()
     """Dotted paths of further settings, for names that were put in the wrong place."""
+
+
+def about(key: str, text: str) -> PydanticCustomError:
+    """An error of a whole section that is shown at one of its keys."""
+    return PydanticCustomError("about", "{text}", {"text": text, "key": key})
 
 
 def validate(model: type[BaseModel], raw: Mapping[str, Any], origin: Origin) -> tuple[Any, list[Problem]]:

@@ -85,7 +85,7 @@ def test_what_is_not_there_has_the_mark_of_what_is_around_it() -> None:
     [
         ("", "a.yaml:1:1: the file is empty; expected at least name, method, data and privacy"),
         ("# nothing\n", "a.yaml:1:1: the file is empty; expected at least name, method, data and privacy"),
-        ("- 1\n", "a.yaml:1:1: the file holds the list [1]; expected keys and values, such as `name: energy`"),
+        ("- 1\n", "a.yaml:1:1: the file holds the list [1]; expected keys and values, at least name, method, data and privacy"),
         ("a: 1\nb: 2\na: 3\n", "a.yaml:3:1: key `a` is there twice (first in line 1); remove one of the two"),
         ("x: {a: 1, a: 2}\n", "a.yaml:1:11: key `a` is there twice (first in line 1); remove one of the two"),
         ("train:\n\tsteps: 3\n", "a.yaml:2:1: a tab; replace the tab by spaces (YAML takes spaces only)"),
@@ -99,7 +99,7 @@ def test_what_is_not_there_has_the_mark_of_what_is_around_it() -> None:
         ("a: 'text\n", "a.yaml:1:4: this quote or bracket is never closed; close it"),
         ("1: 2\n", "a.yaml:1:1: the key `1` is not text; expected a name"),
         ("[1]: 2\n", "a.yaml:1:1: the key a list or mapping is not text; expected a name"),
-        ("a: 1\n---\nb: 2\n", "a.yaml:2:1: a second document (`---`); put it in a file of its own (a sweep file holds one)"),
+        ("a: 1\n---\nb: 2\n", "a.yaml:2:1: a second document (`---`); put it in a file of its own (a file holds one)"),
         ("a: &x 1\n", "a.yaml:1:4: anchor `&x`; write the value out; `train:` is shared by all cases (anchors are not read)"),
         ("a: *x\n", "a.yaml:1:4: anchor `*x`; write the value out; `train:` is shared by all cases (anchors are not read)"),
         ("a: !!python/name:os.system x\n", "a.yaml:1:4: tag `!!python/name:os.system`; "
