@@ -14,6 +14,7 @@ from .jobs import Event, Executor, Job, Kind
 from .plan import Plan, PlannedTrial
 from .planfile import write_plan
 from .recovery import close_orphans
+from .retries import Retries
 
 
 def new_launch(plan: Plan, provenance: dict[str, str | None]) -> Path:
@@ -47,25 +48,20 @@ def trial_jobs(plan: Plan, trials: Sequence[PlannedTrial]) -> list[Job]:
         if memory is None and estimate["memory_mb"] is not None:
             memory = int(estimate["memory_mb"] * 1e6)
         kind: Kind = "train" if trial.action == "train" else "evaluate"
-        job = Job(id=trial.trial_id, kind=kind, label=trial.spec.label, cpu=cpu, gpu=gpu, memory=memory)
+        label, deadline = trial.spec.label, trial.spec.resources.deadline_seconds
+        job = Job(id=trial.trial_id, kind=kind, label=label, cpu=cpu, gpu=gpu, memory=memory, deadline=deadline)
         jobs.append((estimate["seconds"] or 0.0, job))
     return [job for _, job in sorted(jobs, key=lambda pair: -pair[0])]
 
 
 def run_launch(plan: Plan, path: Path, executor: Executor, on_event: Callable[[Event], None]) -> None:
-    """Run the launch at ``path``; return when nothing of it runs any more.
-
-    A trial whose process was lost is started once more: it goes on from its checkpoint, within its budget.
-    """
+    """Run the launch at ``path``; return when nothing of it runs any more. ``retries`` says what is started once more."""
     stop_file = path.parent / "stop"
-    executor.run(stage_jobs(plan), path, on_event, stop_file)
+    again = Retries(plan.folders)
+    executor.run(stage_jobs(plan), path, on_event, stop_file, again)
     ready = [trial for trial in plan.to_do if not _waits_for(plan, trial)]
-    executor.run(trial_jobs(plan, ready), path, on_event, stop_file)
-    lost = set(close_orphans(plan.folders))
-    again = [trial for trial in ready if trial.trial_id in lost]
-    if again and not stop_file.exists():
-        executor.run(trial_jobs(plan, again), path, on_event, stop_file)
-        close_orphans(plan.folders)
+    executor.run(trial_jobs(plan, ready), path, on_event, stop_file, again)
+    close_orphans(plan.folders)
 
 
 def finish(plan: Plan) -> None:

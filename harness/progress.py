@@ -140,12 +140,14 @@ class Progress:
         state, now = self._states[event.job_id], time.monotonic()
         state.data.update(event.data)
         if event.kind == "started":
-            state.status, state.started = "running", now
+            state.status, state.started, state.ended, state.first = "running", now, 0.0, None
             self._plain(state, now, "started")
         elif event.kind == "progress":
             if state.first is None and "step" in state.data:
                 state.first = (now, state.data["step"])
             self._plain_progress(state, now)
+        elif event.kind == "again":
+            state.status, state.started, state.ended, state.first = "waiting", 0.0, 0.0, None
         else:
             state.status, state.ended = str(state.data.get("status", "completed")), now
             self._finished(state, now)

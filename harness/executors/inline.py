@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..jobs import Event, Job, Report
+from ..jobs import Again, Event, Job, Report, never
 
 TARGET = "harness.worker:run_job"
 """``module:function`` that every executor calls as ``function(plan, job_id, report)`` in the process of the job."""
@@ -34,8 +34,10 @@ class InlineExecutor:
     def __init__(self, *, target: str = TARGET) -> None:
         self._target = target
 
-    def run(self, jobs: Sequence[Job], plan: Path, on_event: Callable[[Event], None], stop_file: Path) -> None:
-        """Run ``jobs`` in their order; what a job asks of a machine is not looked at."""
+    def run(
+        self, jobs: Sequence[Job], plan: Path, on_event: Callable[[Event], None], stop_file: Path, again: Again = never
+    ) -> None:
+        """Run ``jobs`` in their order, each once; what a job asks of a machine, and its deadline, are not looked at."""
         run_job = load(self._target)
         for job in jobs:
             if stop_file.exists():
