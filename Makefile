@@ -1,21 +1,25 @@
 # make quickstart   four small trials on scikit-learn's digits, with tables and a picture
-# make test         every test but those marked browser
+# make test         every test but those marked browser or cluster
 # make test-browser the report's page in a headless Chromium (Debian, Ubuntu: apt-get install chromium)
+# make test-cluster sweeps on a real Slurm that the tests start (Debian, Ubuntu: apt-get install slurm-wlm munge)
 # make lint         ruff and mypy
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 INSTALLED := .venv/installed
 
-.PHONY: quickstart test test-browser lint clean
+.PHONY: quickstart test test-browser test-cluster lint clean
 
 quickstart: $(INSTALLED)
 	$(BIN)/python -m harness.sweep sweeps/quickstart.yaml
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile --durations=10 -m "not browser"
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile --durations=10 -m "not browser and not cluster"
 
 test-browser: $(INSTALLED)
 	$(BIN)/python -m pytest -q -m browser tests/analysis/browser
+
+test-cluster: $(INSTALLED)
+	$(BIN)/python -m pytest -q -m cluster --durations=10 tests/slurm tests/faults
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -131,7 +131,7 @@ class Controller:
         return {"SLURM_CONF": str(self.folder / "slurm.conf")}
 
     def start(self) -> None:
-        """Start munge, slurmctld and the nodes and wait until all are idle; `ControllerError`, with the logs' end, otherwise."""
+        """Start munge, slurmctld and the nodes and wait until all are idle; `ControllerError` with the logs' end otherwise."""
         if self._folder is not None:
             raise ControllerError(f"the controller runs already, in {self._folder}")
         if (reason := missing()) is not None:

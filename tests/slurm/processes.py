@@ -18,7 +18,8 @@ def of_jobs(folder: Path) -> list[int]:
         if process == os.getpid() or not alive(process):
             continue
         environment = content(Path(f"/proc/{process}/environ")).split(b"\0")
-        if (mark in environment and any(entry.startswith(b"SLURM_JOB_ID=") for entry in environment)) or (command_line(process).startswith("slurmstepd") and _has_open(process, folder)):
+        of_job = mark in environment and any(entry.startswith(b"SLURM_JOB_ID=") for entry in environment)
+        if of_job or (command_line(process).startswith("slurmstepd") and _has_open(process, folder)):
             found.append(process)
     return found
 
