@@ -68,11 +68,14 @@ def meet(folder: Path, job_id: str, report: Callable, task: Mapping[str, Any]) -
 
 def describe(folder: Path, job_id: str, report: Callable, task: Mapping[str, Any]) -> Mapping[str, Any]:
     """What the process of a job looks like from inside."""
+    import numpy  # noqa: F401 (its BLAS is one of the pools)
     import ray
+    import threadpoolctl
     import torch
 
     return {
         "status": "completed",
+        "pools": {pool["internal_api"]: pool["num_threads"] for pool in threadpoolctl.threadpool_info()},
         "resources": ray.get_runtime_context().get_assigned_resources(),
         "threads": torch.get_num_threads(),
         "pid": os.getpid(),

@@ -162,6 +162,8 @@ def test_jobs_of_one_run_may_ask_for_different_machines(ray_session: Any, tmp_pa
     assert ended["half"]["resources"]["CPU"] == 0.5
     assert ended["whole"]["threads"] == cpus
     assert ended["half"]["threads"] == 1
+    assert set(ended["whole"]["pools"].values()) == {cpus}  # BLAS as well, loaded by Ray with the tests' OMP_NUM_THREADS=1
+    assert set(ended["half"]["pools"].values()) == {1}
     assert ended["whole"]["pid"] != ended["half"]["pid"]  # a fresh process each
     assert ended["half"]["plan"] == str(tmp_path / "plan.json")
     assert Path(ended["half"]["cwd"]) == Path.cwd()  # not Tune's trial folder
