@@ -5,28 +5,43 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainables import registry
 from trainables.base import DataInfo, Dataset, Sampler
 from trainables.evaluation.metrics import METRICS
 
-from .folders import Folders
+from .folders import Folders, file_hash
 
 if TYPE_CHECKING:
     import torch
 
 
-def load_kept_sampler(folders: Folders, job: Mapping[str, Any], device: torch.device) -> Sampler:
-    """The sampler of the trial's kept generator. Raises ``FileNotFoundError`` if none was kept."""
+class NoGenerator(ValueError):
+    """The kept generator is missing or damaged; the message says what can be done."""
+
+
+def load_kept_sampler(folders: Folders, job: Mapping[str, Any], device: torch.device, sha256: str | None = None) -> Sampler:
+    """The sampler of the trial's kept generator. Raises ``NoGenerator`` if there is none, or not the one of hash ``sha256``."""
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     path = folders.generator(job["trial_id"])
-    if not path.exists():
-        raise FileNotFoundError(f"{path} does not exist: the trial has kept no generator")
+    try:
+        if sha256 is not None and file_hash(path) != sha256:
+            raise NoGenerator(f"{path} is not what the training kept (its hash is another); {_LOST_GENERATOR}")
+        tensors = load_file(path)
+    except FileNotFoundError:
+        raise NoGenerator(f"the trial has kept no generator, or {path} was deleted: {_LOST_GENERATOR}") from None
+    except SafetensorError as error:
+        raise NoGenerator(f"{path} cannot be read ({error}); {_LOST_GENERATOR}") from error
     config = registry.method(job["method"]).Config.model_validate(job["config"])
-    return registry.training(job["method"]).load_sampler(config, DataInfo(**job["data"]["info"]), load_file(path), device)
+    return registry.training(job["method"]).load_sampler(config, DataInfo(**job["data"]["info"]), tensors, device)
+
+
+_LOST_GENERATOR = (
+    "bring it back from a copy and add --retry-failed. No budget is left to train it again; another seed has its own"
+)
 
 
 def evaluate_kept(
@@ -70,14 +85,17 @@ def evaluate_kept(
 
 
 def kept_steps(folders: Folders, trial_id: str) -> int | None:
-    """Steps in the generator that the trial has kept; None if it has kept none."""
-    from safetensors import safe_open
+    """Steps in the generator that the trial has kept; None if it has kept none that can be read."""
+    from safetensors import SafetensorError, safe_open
 
     path = folders.generator(trial_id)
     if not path.exists():
         return None
-    with safe_open(path, framework="np") as file:
-        return int(file.metadata()["steps"])
+    try:
+        with safe_open(path, framework="np") as file:
+            return int(file.metadata()["steps"])
+    except (SafetensorError, TypeError, KeyError):  # cut off, or without our metadata
+        return None
 
 
 def sample_rows(job: Mapping[str, Any], sampler: Sampler) -> list[dict[str, Any]]:
@@ -103,13 +121,10 @@ def sample_rows(job: Mapping[str, Any], sampler: Sampler) -> list[dict[str, Any]
     return rows
 
 
-def keep_generator(folders: Folders, trial_id: str, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> Path:
-    """Write what a trainer releases as safetensors, by rename."""
-    from safetensors.torch import save_file
+def keep_generator(folders: Folders, trial_id: str, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> None:
+    """Write what a trainer releases as safetensors, durably and by rename."""
+    from safetensors.torch import save
 
-    temporary, path = folders.temporary(), folders.generator(trial_id)
     on_cpu = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    save_file(on_cpu, temporary, metadata=dict(metadata))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary.replace(path)
-    return path
+    content = save(on_cpu, metadata=dict(metadata))
+    folders.write(folders.generator(trial_id), lambda file: file.write(content))

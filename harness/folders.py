@@ -9,13 +9,18 @@ statistics of private data that no noise protects: their folders, and ``scratch`
 
 from __future__ import annotations
 
+import errno
+import hashlib
 import json
 import os
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
+
+STORAGE_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE})
+"""What the system says where it is the disk that failed, not who writes to it."""
 
 
 @dataclass(frozen=True)
@@ -122,6 +127,31 @@ class Folders:
         self.make_private()
         return self.scratch / f"{uuid.uuid4().hex}.tmp"
 
+    def write(self, path: Path, write: Callable[[IO[bytes]], object], *, private: bool = False) -> str:
+        """Make ``path`` of what ``write`` puts into a file, durably and whole or not at all; return its SHA-256.
+
+        ``private`` makes it readable by the owner only. Raises ``OSError`` where the disk does not take it.
+        """
+        temporary = self.temporary()
+        try:
+            temporary.touch(0o600 if private else 0o666, exist_ok=False)
+            with temporary.open("r+b") as file:
+                try:
+                    write(file)
+                except Exception as error:
+                    raise storage_error(error) or error from error  # torch tells of a full disk in words of its own
+                file.flush()
+                os.fsync(file.fileno())
+                file.seek(0)
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+            path.parent.mkdir(exist_ok=True)
+            temporary.replace(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+        sync_folder(path.parent)
+        return digest
+
 
 def canonical_json(value: Any) -> str:
     """One text for equal values, whatever the order of keys; the form that ids are hashed from.
@@ -136,11 +166,15 @@ def write_json(path: Path, value: Any) -> None:
     """Write ``value`` durably by rename: a reader sees the old file or the new one, never a part."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-    with temporary.open("w") as file:
-        json.dump(value, file, indent=1, sort_keys=False)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    try:
+        with temporary.open("w") as file:
+            json.dump(value, file, indent=1, sort_keys=False)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
     sync_folder(path.parent)
 
 
@@ -148,15 +182,31 @@ def create_json(path: Path, value: Mapping[str, Any]) -> None:
     """Write ``value`` durably under a name that nobody has taken, whole. Raises ``FileExistsError`` if it is taken."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-    with temporary.open("x") as file:
-        json.dump(value, file, indent=1)
-        file.flush()
-        os.fsync(file.fileno())
     try:
+        with temporary.open("x") as file:
+            json.dump(value, file, indent=1)
+            file.flush()
+            os.fsync(file.fileno())
         os.link(temporary, path)  # fails if the name is taken, unlike rename
     finally:
-        temporary.unlink()
+        temporary.unlink(missing_ok=True)
     sync_folder(path.parent)
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file. Raises ``OSError`` where it cannot be read."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def storage_error(error: BaseException) -> OSError | None:
+    """The ``OSError`` of ``STORAGE_ERRORS`` that ``error`` is or came from; None where it is about something else."""
+    found: BaseException | None = error
+    while found is not None:
+        if isinstance(found, OSError) and found.errno in STORAGE_ERRORS:
+            return found
+        found = found.__cause__ or found.__context__
+    return None
 
 
 def sync_folder(folder: Path) -> None:

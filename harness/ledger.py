@@ -9,8 +9,10 @@ reservation counts. A trial's account is the sum of all its files there, whether
 
 from __future__ import annotations
 
+import functools
 import json
 import os
+import re
 import socket
 import time
 import uuid
@@ -18,14 +20,17 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from trainables.base import phase_of
 from trainables.privacy.mechanism import Phase, from_dict, to_dict
 
+from . import compacted
 from .folders import Folders, create_json, sync_folder
 
 FENCE_INTERVAL_S = 1.0
+
+_START = re.compile(r"\d+\.start\.json")
 
 
 class Fenced(RuntimeError):
@@ -60,6 +65,8 @@ class TrialAccount:
     """The mechanisms as they ran: the trial keeps the noise of its first attempt."""
     executed: tuple[int, ...]
     """Steps a phase whose noise was or may have been drawn."""
+    attempts: tuple[int, ...]
+    """Numbers of the attempts that are counted here."""
     stopped: bool
     """The last attempt was stopped by a person or a machine's end, and nothing has gone on from there yet."""
 
@@ -81,9 +88,7 @@ class Attempt:
         self._checked = 0.0
 
     @classmethod
-    def open(
-        cls, folders: Folders, trial_id: str, *, kind: str, lineage: str, phases: Sequence[Phase], plan: Path
-    ) -> Attempt:
+    def open(cls, folders: Folders, trial_id: str, *, kind: str, lineage: str, phases: Sequence[Phase], plan: Path) -> Attempt:
         """Take the next attempt number of the trial. ``phases`` are what it may release (none for an evaluation)."""
         directory = folders.attempts / trial_id
         accounts = folders.ledger / lineage / folders.name
@@ -118,12 +123,20 @@ class Attempt:
         self.check_fence(force=True)
 
     def check_fence(self, *, force: bool = False) -> None:
-        """Raise ``Fenced`` if a later attempt exists or this one was closed from outside; looks at most once a second."""
+        """Raise ``Fenced`` if a later attempt exists or this one was closed from outside; looks at most once a second.
+
+        Raises ``LedgerError`` where the attempt's own record is gone, before anything is written into a folder that is not it.
+        """
         if not force and time.monotonic() - self._checked < FENCE_INTERVAL_S:
             return
         self._checked = time.monotonic()
         directory = self.folders.attempts / self.trial_id
-        later = max(_numbers(directory, ".start.json"), default=0) > self.number
+        numbers = _numbers(directory, ".start.json")
+        if self.number not in numbers:
+            raise LedgerError(
+                f"{directory / f'{self.number}.start.json'} is gone: the results folder was moved or deleted meanwhile"
+            )
+        later = max(numbers) > self.number
         if later or any((directory / f"{self.number}.{name}.json").exists() for name in ("fence", "end")):
             raise Fenced(f"attempt {self.number} of trial {self.trial_id} was overtaken or closed by the driver")
 
@@ -158,11 +171,15 @@ def close_from_outside(folders: Folders, record: AttemptRecord, status: str, **f
 
 def read_attempts(folders: Folders) -> dict[str, list[AttemptRecord]]:
     """All attempts of the sweep, a list a trial in order of their numbers. Raises ``LedgerError`` for a file not readable."""
-    if not folders.attempts.is_dir():
-        return {}
-    with os.scandir(folders.attempts) as entries:
-        names = sorted(entry.name for entry in entries if entry.is_dir())
-    return {name: records for name in names if (records := list(_read_trial(folders, name)))}
+    found = {}
+    for trial_id, (_, text) in _records(folders).items():
+        try:
+            records = json.loads(text)
+        except ValueError:
+            found[trial_id] = read_trial_attempts(folders, trial_id)  # says which of the files it is
+        else:
+            found[trial_id] = [AttemptRecord(trial_id=trial_id, number=n, start=start, end=end) for n, start, end in records]
+    return {trial_id: records for trial_id, records in found.items() if records}
 
 
 def read_trial_attempts(folders: Folders, trial_id: str) -> list[AttemptRecord]:
@@ -172,19 +189,40 @@ def read_trial_attempts(folders: Folders, trial_id: str) -> list[AttemptRecord]:
 
 def trial_account(folders: Folders, trial_id: str, *, before: int | None = None) -> TrialAccount | None:
     """What the trial's attempts (those numbered under ``before``) have spent in this sweep; None if there were none."""
-    paths = [path for number, path in _account_files(folders, trial_id) if before is None or number < before]
-    return _sum_accounts(trial_id, paths) if paths else None
+    paths = [(number, path) for number, path in _account_files(folders, trial_id) if before is None or number < before]
+    return _sum_accounts(trial_id, [(number, path, _read_account(path)) for number, path in paths]) if paths else None
+
+
+def check_account(folders: Folders, records: Sequence[AttemptRecord], account: TrialAccount | None) -> None:
+    """Compare what the ledger says of a trial with what its attempts say. Raises ``LedgerError`` if the ledger lacks some.
+
+    Two books: an account that vanished, or that lost its last lines, would otherwise read as nothing spent.
+    """
+    for record in records:
+        if record.start["account"] and (account is None or record.number not in account.attempts):
+            raise LedgerError(
+                f"{folders.root / record.start['account']} is missing; it is the only record of what attempt {record.number} "
+                f"of trial {record.trial_id} has released: bring it back from a copy"
+            )
+    said = [record.end["executed"] for record in records if record.end and "executed" in record.end]
+    if account and any(sum(steps) > paid for steps, paid in zip(zip(*said, strict=True), account.executed, strict=False)):
+        raise LedgerError(
+            f"the ledger of trial {account.trial_id} in {folders.ledger} counts {list(account.executed)} steps a phase and its "
+            f"attempts {said}, which is more: bring the ledger back from a copy"
+        )
 
 
 def sweep_accounts(folders: Folders) -> dict[str, TrialAccount]:
     """What every trial of this sweep has spent, whether or not its results still exist."""
-    return _accounts(folders.ledger.glob(f"*/{folders.name}/*.jsonl"))
+    return _by_trial(_accounts(folders).values())
 
 
 def lineage_accounts(root: Path, lineage: str) -> list[TrialAccount]:
     """What every trial of every sweep under ``root`` has spent on the data set named ``lineage``."""
-    sweeps = sorted(path for path in (root / "ledger" / lineage).glob("*") if path.is_dir())
-    return [account for sweep in sweeps for account in _accounts(sweep.glob("*.jsonl")).values()]
+    sweeps = sorted(path.name for path in (root / "ledger" / lineage).glob("*") if path.is_dir())
+    return [
+        account for sweep in sweeps for account in _by_trial(_accounts(Folders(root, sweep), lineage).values()).values()
+    ]
 
 
 def read_account(path: Path) -> tuple[tuple[Phase, ...], tuple[int, ...], bool]:
@@ -192,12 +230,34 @@ def read_account(path: Path) -> tuple[tuple[Phase, ...], tuple[int, ...], bool]:
 
     Raises ``LedgerError`` for a file that is not what an attempt writes.
     """
+    spent = _read_account(path)
+    return _phases(spent.phases), spent.executed, spent.stopped
+
+
+def compact(folders: Folders) -> None:
+    """Copy what can no longer change into files that are quick to read. The holder of the driver's lock calls it."""
+    compacted.write_records(folders, _records(folders))
+    closed = {name: (look, spent) for name, (look, _, spent) in _accounts(folders).items() if spent.closed}
+    compacted.write_accounts(folders, closed)
+
+
+class _Spent(NamedTuple):
+    """What an account's file says."""
+
+    phases: str
+    """As JSON: few are distinct among a sweep's many accounts."""
+    executed: tuple[int, ...]
+    stopped: bool
+    closed: bool
+    """The attempt has said what it drew, so it writes nothing more."""
+
+
+def _read_account(path: Path) -> _Spent:
     try:
-        lines = path.read_text().split("\n")
-        phases = tuple(from_dict(document) for document in json.loads(lines[0])["phases"])
-        reserved, executed, stopped = [0] * len(phases), None, False
-        for line in lines[1:-1]:  # every whole record ends with a newline, so what follows the last one is torn or empty
-            record = json.loads(line)
+        header, *lines = path.read_text().split("\n")
+        phases = json.dumps(json.loads(header)["phases"])
+        reserved, executed, stopped = [0] * len(_phases(phases)), None, False
+        for record in json.loads(f"[{','.join(lines[:-1])}]"):  # every whole record ends with a newline: the last line is none
             if "executed" in record:
                 executed, stopped = record["executed"], record["stopped"]
             else:
@@ -207,35 +267,86 @@ def read_account(path: Path) -> tuple[tuple[Phase, ...], tuple[int, ...], bool]:
             f"{path} cannot be read ({type(error).__name__}: {error}); it is the only record of what an attempt has released: "
             "bring it back from a copy"
         ) from error
-    return phases, tuple(executed if executed is not None else reserved), stopped
+    return _Spent(phases, tuple(executed if executed is not None else reserved), stopped, executed is not None)
+
+
+@functools.cache
+def _phases(text: str) -> tuple[Phase, ...]:
+    return tuple(from_dict(document) for document in json.loads(text))
 
 
 def _account_files(folders: Folders, trial_id: str) -> list[tuple[int, Path]]:
     """(attempt, file) in order, under whatever name the data set had at the time."""
-    paths = folders.ledger.glob(f"*/{folders.name}/{trial_id}.*.jsonl")
+    paths = [path for path, _ in _listed(folders, start=f"{trial_id}.")]
     return sorted((int(path.stem.rpartition(".")[2]), path) for path in paths)
 
 
-def _accounts(paths: Iterable[Path]) -> dict[str, TrialAccount]:
-    by_trial: dict[str, list[tuple[int, Path]]] = {}
-    for path in paths:
+def _listed(folders: Folders, lineage: str | None = None, start: str = "") -> Iterator[tuple[Path, os.DirEntry[str]]]:
+    """Files of accounts of the sweep whose names begin with ``start``, of one lineage or of all."""
+    for directory in folders.ledger.glob("*") if lineage is None else [folders.ledger / lineage]:
+        with suppress(FileNotFoundError, NotADirectoryError), os.scandir(directory / folders.name) as entries:
+            for entry in entries:
+                if entry.name.startswith(start) and entry.name.endswith(".jsonl"):
+                    yield directory / folders.name / entry.name, entry
+
+
+def _accounts(folders: Folders, lineage: str | None = None) -> dict[str, tuple[compacted.Look, Path, _Spent]]:
+    """``LINEAGE/FILE`` -> what it looked like, where it is and what it says, of the sweep's accounts (of one lineage)."""
+    copied = compacted.read_accounts(folders)
+    found = {}
+    for path, entry in _listed(folders, lineage):
+        status = entry.stat()
+        look, name = (status.st_size, status.st_ctime_ns), f"{path.parts[-3]}/{entry.name}"
+        known = copied.get(name)
+        found[name] = look, path, _Spent(*known[1], True) if known and known[0] == look else _read_account(path)
+    return found
+
+
+def _by_trial(files: Iterable[tuple[compacted.Look, Path, _Spent]]) -> dict[str, TrialAccount]:
+    by_trial: dict[str, list[tuple[int, Path, _Spent]]] = {}
+    for _, path, spent in files:
         trial_id, _, number = path.stem.rpartition(".")
-        by_trial.setdefault(trial_id, []).append((int(number), path))
-    return {
-        trial_id: _sum_accounts(trial_id, [path for _, path in sorted(numbered)])
-        for trial_id, numbered in sorted(by_trial.items())
-    }
+        by_trial.setdefault(trial_id, []).append((int(number), path, spent))
+    return {trial_id: _sum_accounts(trial_id, sorted(numbered)) for trial_id, numbered in sorted(by_trial.items())}
 
 
-def _sum_accounts(trial_id: str, paths: Sequence[Path]) -> TrialAccount:
-    """Sum of a trial's attempts. Raises ``LedgerError`` if they ran with different mechanisms."""
-    accounts = [read_account(path) for path in paths]
-    phases = accounts[0][0]
-    for path, (others, _, _) in zip(paths, accounts, strict=True):
-        if others != phases:
-            raise LedgerError(f"{path} has other mechanisms than {paths[0]}: attempts of one trial cannot be added up")
-    executed = tuple(sum(counts) for counts in zip(*(counts for _, counts, _ in accounts), strict=True))
-    return TrialAccount(trial_id=trial_id, phases=phases, executed=executed, stopped=accounts[-1][2])
+def _sum_accounts(trial_id: str, files: Sequence[tuple[int, Path, _Spent]]) -> TrialAccount:
+    """Sum of a trial's attempts (number, file, what it says). Raises ``LedgerError`` if they ran with different mechanisms."""
+    _, first, begun = files[0]
+    phases = _phases(begun.phases)
+    for _, path, spent in files:
+        if spent.phases != begun.phases and _phases(spent.phases) != phases:
+            raise LedgerError(f"{path} has other mechanisms than {first}: attempts of one trial cannot be added up")
+    executed = tuple(sum(counts) for counts in zip(*(spent.executed for _, _, spent in files), strict=True))
+    numbers = tuple(number for number, _, _ in files)
+    return TrialAccount(trial_id=trial_id, phases=phases, executed=executed, attempts=numbers, stopped=files[-1][2].stopped)
+
+
+def _records(folders: Folders) -> dict[str, tuple[compacted.Listing, str]]:
+    """Trial id -> what its folder of records looked like, and [number, start, end] of its attempts as JSON."""
+    if not folders.attempts.is_dir():
+        return {}
+    copied = compacted.read_records(folders)
+    found = {}
+    for trial_id in sorted(os.listdir(folders.attempts)):
+        directory = f"{folders.attempts}/{trial_id}"
+        try:
+            names, listing = compacted.listing(directory)
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        known = copied.get(trial_id)
+        found[trial_id] = known if known and known[0] == listing else (listing, _records_text(directory, names))
+    return found
+
+
+def _records_text(directory: str, names: Sequence[str]) -> str:
+    """[number, start, end] of the attempts in a folder as JSON, each record as its file has it."""
+    texts = []
+    for number in sorted(int(name.partition(".")[0]) for name in names if _START.fullmatch(name)):
+        start = Path(f"{directory}/{number}.start.json").read_text()
+        end = Path(f"{directory}/{number}.end.json").read_text() if f"{number}.end.json" in names else "null"
+        texts.append(f"[{number},{start},{end}]")
+    return f"[{','.join(texts)}]"
 
 
 def _read_trial(folders: Folders, trial_id: str) -> Iterator[AttemptRecord]:
@@ -254,7 +365,16 @@ def _read_json(path: Path) -> Mapping[str, Any]:
     try:
         return json.loads(path.read_text())
     except ValueError as error:
-        raise LedgerError(f"{path} is not the record that an attempt writes ({error}); bring it back from a copy") from error
+        raise LedgerError(
+            f"{path} is not the record that an attempt writes ({error}); bring it back from a copy{_without(path)}"
+        ) from error
+
+
+def _without(path: Path) -> str:
+    """What to do about a spoilt record of which there is no copy."""
+    if not path.name.endswith(".end.json"):
+        return ""
+    return ", or delete it: the attempt is then closed once more as lost, and what it has spent stays counted"
 
 
 def _numbers(directory: Path, suffix: str) -> list[int]:

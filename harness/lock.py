@@ -1,4 +1,4 @@
-"""One driver a sweep: ``driver.lock`` holds host, pid and a heartbeat."""
+"""One driver a sweep: ``driver.lock`` says which process on which host holds it and since when; its mtime is a heartbeat."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import time
 import uuid
 from collections.abc import Mapping
 from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -27,12 +28,12 @@ class Locked(RuntimeError):
 class DriverLock:
     """Context manager that holds a sweep for this process; a lock whose holder is gone is taken over.
 
-    Raises ``Locked`` with the holder's host and pid.
+    Raises ``Locked`` with the holder's host and pid, and since when it holds the sweep.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._record = {"host": socket.gethostname(), "pid": os.getpid(), "started": _started(os.getpid())}
+        self._record = {**_identity(), "since": time.time()}
         self._released = threading.Event()
         self._heart = threading.Thread(target=self._beat, daemon=True, name="driver-lock")
 
@@ -52,48 +53,83 @@ class DriverLock:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._released.set()
         self._heart.join()
-        if self._is_ours():
-            self._path.unlink(missing_ok=True)
+        with suppress(OSError):  # the folder may be gone or read-only by now: a lock whose process is gone holds nobody up
+            if _record(self._path) == self._record:
+                self._path.unlink(missing_ok=True)
 
     def _clear_if_dead(self) -> None:
         """Remove the lock of a holder that is gone; raise ``Locked`` if it lives. Two that try this remove it once."""
         try:
-            found = json.loads(self._path.read_text())
+            found = _record(self._path)
         except FileNotFoundError:
             return
+        if found is None:
+            raise Locked(f"{self._path} is not what a command writes; if no command runs this sweep, delete it")
         if _alive(self._path, found):
             raise Locked(
-                f"{self._path.parent} is being run by process {found['pid']} on {found['host']}; wait for it, or stop it "
-                f"first. If it is gone, delete {self._path}"
+                f"{self._path.parent} is being run by process {found['pid']} on {found['host']}{_since(found)}; wait for it, "
+                f"or stop it first. If it is gone, delete {self._path}"
             )
         aside = self._path.with_name(f".{self._path.name}.{uuid.uuid4().hex}")
         with suppress(FileNotFoundError):
             self._path.rename(aside)
-            if json.loads(aside.read_text()) != found:  # another process took it over between our look and our rename
+            if _record(aside) != found:  # another process took it over between our look and our rename
                 with suppress(FileExistsError):
                     os.link(aside, self._path)
             aside.unlink()
 
     def _beat(self) -> None:
         while not self._released.wait(HEARTBEAT_S):
-            if not self._is_ours():  # taken over while this process was suspended; the attempts' fences stop its trials
-                return
-            os.utime(self._path)
+            with suppress(OSError):  # a folder that is away, or read-only, may come back; ``require_held`` says if it is lost
+                if _record(self._path) == self._record:  # else taken over while this process was suspended: fences hold
+                    os.utime(self._path)
 
-    def _is_ours(self) -> bool:
-        try:
-            return bool(json.loads(self._path.read_text()) == self._record)
-        except FileNotFoundError:
-            return False
+
+def require_held(path: Path) -> None:
+    """Check that this process holds the lock at ``path``. Raises ``Locked`` with a sentence where it has been lost.
+
+    To be asked before records of other processes are judged: a results folder that was moved or deleted looks like one in
+    which nothing has ever run.
+    """
+    try:
+        found = _record(path)
+    except OSError:
+        found = None
+    if found is None or {**found, **_identity()} != found:
+        raise Locked(
+            f"{path} is gone or another command's: {path.parent} was moved, deleted or taken over while this command ran. Put "
+            "the folder back where it was and run the same command: what its trials have spent is recorded there"
+        )
 
 
 def holder(path: Path) -> Mapping[str, Any] | None:
     """Host and pid of the living holder of a lock; None if nobody holds it."""
     try:
-        found = json.loads(path.read_text())
-    except (FileNotFoundError, ValueError):
+        found = _record(path)
+    except FileNotFoundError:
         return None
-    return found if _alive(path, found) else None
+    return found if found and _alive(path, found) else None
+
+
+def _identity() -> dict[str, Any]:
+    """What tells this process from every other."""
+    return {"host": socket.gethostname(), "pid": os.getpid(), "started": _started(os.getpid())}
+
+
+def _record(path: Path) -> dict[str, Any] | None:
+    """What a lock says of its holder; None where it was cut off or spoilt. Raises ``OSError`` where there is none."""
+    try:
+        found = json.loads(path.read_text())
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) and {"host", "pid", "started"} <= set(found) else None
+
+
+def _since(record: Mapping[str, Any]) -> str:
+    """`` since 2026-11-22 11:37 UTC``; nothing for the lock of an older version, which does not say."""
+    if "since" not in record:
+        return ""
+    return f" since {datetime.fromtimestamp(record['since'], UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
 def _alive(path: Path, record: Mapping[str, Any]) -> bool:

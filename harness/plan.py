@@ -29,7 +29,7 @@ from .document import InputError, Mark, Problem
 from .estimates import Estimates
 from .expand import TrialSpec
 from .folders import Folders, canonical_json
-from .ledger import AttemptRecord, TrialAccount, read_attempts, sweep_accounts
+from .ledger import AttemptRecord, TrialAccount, check_account, read_attempts, sweep_accounts
 from .lock import holder
 from .stages import stage_id
 
@@ -111,6 +111,8 @@ def make_plan(folders: Folders, specs: Sequence[TrialSpec], *, retry_failed: boo
     """Plan the trials of a sweep. Raises ``InputError`` for data that are missing or settings that the data rule out."""
     calibrations = Calibrations(folders.calibrations)
     attempts, accounts = read_attempts(folders), sweep_accounts(folders)
+    for trial_id, records in attempts.items():
+        check_account(folders, records, accounts.get(trial_id))
     planner = _Planner(folders, calibrations, attempts, accounts)
     trials: dict[str, PlannedTrial] = {}
     merged = 0

@@ -9,17 +9,24 @@ import platform
 import resource
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 logger = logging.getLogger("dpsweep")
+
+
+class _Log(logging.FileHandler):
+    """A log that does without what a full disk does not take, and does not say so on a terminal that others write to."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        pass
 
 
 @contextmanager
 def logging_to(path: Path) -> Iterator[None]:
     """Send the ``dpsweep`` logger to a file of its own, only readable by the owner."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handler = logging.FileHandler(path)
+    handler = _Log(path)
     path.chmod(0o600)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     logger.addHandler(handler)
@@ -29,7 +36,8 @@ def logging_to(path: Path) -> Iterator[None]:
         yield
     finally:
         logger.removeHandler(handler)
-        handler.close()
+        with suppress(OSError):
+            handler.close()
 
 
 def one_line(error: BaseException) -> str:

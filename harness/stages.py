@@ -9,13 +9,17 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import json
+import os
 import shutil
+import uuid
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from trainables.base import Dataset, Stage
 
-from .folders import Folders, canonical_json, sync_folder, write_json
+from .folders import Folders, canonical_json, file_hash, sync_folder, write_json
 
 
 def stage_id(stage: Stage, fingerprint: str) -> str:
@@ -48,7 +52,8 @@ def compute_stage(folders: Folders, identifier: str, stage: Stage, train: Datase
     temporary.mkdir(mode=0o700)
     try:
         getattr(importlib.import_module(module), function)({**stage.config, **stage.paths}, train, test, temporary, device)
-        write_json(temporary / "stage.json", {"name": stage.name, "config": dict(stage.config), "compute": stage.compute})
+        description = {"name": stage.name, "config": dict(stage.config), "compute": stage.compute}
+        write_json(temporary / "stage.json", {**description, "files": _files(temporary)})
         try:
             temporary.rename(target)
         except OSError:
@@ -58,3 +63,45 @@ def compute_stage(folders: Folders, identifier: str, stage: Stage, train: Datase
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return target
+
+
+def damage(folder: Path) -> str | None:
+    """What is wrong with a stage's folder, in a few words; None where its files are those that were computed.
+
+    Reads all of them. Raises ``OSError`` where the disk, not the stage, is at fault.
+    """
+    record = folder / "stage.json"
+    try:
+        files = json.loads(record.read_text()).get("files", {})  # a stage of an older version has no hashes to hold it to
+        return next(
+            (f"{folder / name} has changed" for name, digest in files.items() if file_hash(folder / name) != digest), None
+        )
+    except FileNotFoundError as error:
+        return f"{error.filename} is missing"
+    except (ValueError, AttributeError):
+        return f"{record} cannot be read"
+
+
+def set_aside_damaged(folders: Folders, identifiers: Iterable[str]) -> list[str]:
+    """Move stages whose files have changed out of the way, so that they are computed again; return a sentence on each.
+
+    A stage is a function of its settings and the data: what is computed again is what was there. The lock holder calls it.
+    """
+    told = []
+    for identifier in sorted(set(identifiers)):
+        folder = folders.stages / identifier
+        if folder.is_dir() and (found := damage(folder)):
+            aside = folder.with_name(f".damaged-{identifier}-{uuid.uuid4().hex[:8]}")
+            folder.rename(aside)
+            told.append(f"{found}: the stage is computed again; what was there is in {aside}")
+    return told
+
+
+def _files(folder: Path) -> dict[str, str]:
+    """Hashes of a new stage's files by their paths in it; each file is on the disk when this returns."""
+    hashes = {}
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+        hashes[path.relative_to(folder).as_posix()] = file_hash(path)
+    return hashes

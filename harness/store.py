@@ -15,21 +15,21 @@ once an attempt's end record lists it. Metadata: ``dpsweep.schema`` on the table
 
 from __future__ import annotations
 
-import hashlib
+import functools
 import io
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from trainables.evaluation.metrics import METRICS
 
-from .folders import Folders, sync_folder
+from .folders import Folders, file_hash
 from .ledger import AttemptRecord, LedgerError, read_attempts, read_trial_attempts
 from .lock import holder
 from .schemas import ATTEMPTS, HISTORY, SAMPLES, SCHEMA_VERSION, SCHEMAS, TRIALS
@@ -75,14 +75,14 @@ def write_part(folders: Folders, table: str, name: str, rows: Sequence[Mapping[s
     if unknown:
         raise ValueError(f"table {table} has no column {', '.join(sorted(unknown))}; its columns are {', '.join(schema.names)}")
     arrays = [pa.array([row.get(field.name) for row in rows], type=field.type) for field in schema]
-    temporary = folders.temporary()
-    pq.write_table(pa.Table.from_arrays(arrays, schema=schema), temporary, compression="zstd")
     path = folders.table(table) / f"{name}.parquet"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    digest = hashlib.sha256(temporary.read_bytes()).hexdigest()
-    temporary.replace(path)
-    sync_folder(path.parent)
+    digest = folders.write(path, functools.partial(_write, pa.Table.from_arrays(arrays, schema=schema)))
     return {"path": str(path.relative_to(folders.sweep)), "sha256": digest}
+
+
+def _write(table: pa.Table, file: IO[bytes]) -> None:
+    """Parquet with a checksum a page, so that a reader who asks is told of bits that have changed."""
+    pq.write_table(table, file, compression="zstd", write_page_checksum=True)
 
 
 def committed_parts(folders: Folders) -> dict[str, list[Path]]:
@@ -100,11 +100,23 @@ def _committed(folders: Folders, attempts: Mapping[str, Sequence[AttemptRecord]]
 
 def latest_parts(records: Sequence[Any]) -> dict[str, str]:
     """A part a table for one trial: of each table, the one that the latest closed attempt which wrote it lists."""
-    latest: dict[str, str] = {}
-    for record in records:
-        for part in (record.end or {}).get("parts", []):
-            latest[part["path"].split("/")[0]] = part["path"]
-    return latest
+    return {table: part["path"] for table, part in _latest(records).items()}
+
+
+def damaged_parts(folders: Folders, records: Sequence[AttemptRecord]) -> dict[str, str]:
+    """The parts of ``latest_parts`` that are missing, or are not what was written: their hash is another."""
+    return {table: part["path"] for table, part in _latest(records).items() if not _intact(folders.sweep / part["path"], part)}
+
+
+def _latest(records: Sequence[Any]) -> dict[str, Mapping[str, str]]:
+    return {part["path"].split("/")[0]: part for record in records for part in (record.end or {}).get("parts", [])}
+
+
+def _intact(path: Path, part: Mapping[str, str]) -> bool:
+    try:
+        return file_hash(path) == part["sha256"]
+    except FileNotFoundError:
+        return False
 
 
 def tidy(folders: Folders) -> int:
@@ -138,33 +150,30 @@ def compact(folders: Folders) -> None:
         current = {path.name: piece for path, piece in pieces if _version(piece) == SCHEMA_VERSION}
         names = json.dumps([[name, len(piece)] for name, piece in current.items()])
         whole = _joined(table, list(current.values()))
-        temporary = folders.temporary()
-        pq.write_table(
-            whole.replace_schema_metadata({**whole.schema.metadata, _PARTS: names.encode()}), temporary, compression="zstd"
-        )
-        folders.compacted.mkdir(exist_ok=True)
-        temporary.replace(folders.compacted / f"{table}.parquet")
+        whole = whole.replace_schema_metadata({**whole.schema.metadata, _PARTS: names.encode()})
+        folders.write(folders.compacted / f"{table}.parquet", functools.partial(_write, whole))
 
 
 _PARTS = b"dpsweep.parts"
 
 
-def _copies(table: str, folders: Folders) -> dict[str, pa.Table]:
-    """Parts by their names, from the table's compacted copy; none where there is no copy of this schema."""
+def copies(table: str, folders: Folders) -> dict[str, pa.Table]:
+    """Parts by their file names, from the table's compacted copy; none where there is no copy of this schema to be read."""
     path = folders.compacted / f"{table}.parquet"
     if not path.exists():
         return {}
     try:
-        whole = pq.ParquetFile(path).read(use_threads=False)
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            whole = file.read(use_threads=False)
     except (OSError, pa.ArrowInvalid):
         return {}  # the parts themselves are there
     if _version(whole) != SCHEMA_VERSION:
         return {}
-    copies, start = {}, 0
+    found, start = {}, 0
     for name, rows in json.loads(whole.schema.metadata[_PARTS]):
-        copies[name] = whole.slice(start, rows)
+        found[name] = whole.slice(start, rows)
         start += rows
-    return copies
+    return found
 
 
 def _attempt_rows(attempts: Mapping[str, Sequence[AttemptRecord]]) -> list[dict[str, Any]]:
@@ -288,11 +297,11 @@ def read_table(table: str, paths: Sequence[Path]) -> pa.Table:
 
 def _pieces(table: str, paths: Sequence[Path], skip: Skip | None, folders: Folders | None = None) -> list[pa.Table]:
     """The parts at ``paths``; with ``folders`` from its compacted copy as far as that has them."""
-    copies = _copies(table, folders) if folders else {}
+    known = copies(table, folders) if folders else {}
     pieces = []
     for path in paths:
         try:
-            pieces.append(copies[path.name] if path.name in copies else _piece(path))
+            pieces.append(known[path.name] if path.name in known else _piece(path))
         except LedgerError as error:
             if skip is None:
                 raise
@@ -314,14 +323,17 @@ def _record(path: Path, skip: Skip | None) -> dict[str, Any]:
     return record
 
 
+_AGAIN = "bring it back from a copy, or run the sweep's command again: it makes the part again without training"
+
+
 def _piece(path: Path) -> pa.Table:
     try:
-        with pq.ParquetFile(path) as file:
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
             piece = file.read(use_threads=False)  # one small group of rows: threads would only wait for each other
     except FileNotFoundError as error:
-        raise LedgerError(f"{path} is missing; bring it back from a copy") from error
+        raise LedgerError(f"{path} is missing; {_AGAIN}") from error
     except (OSError, pa.ArrowInvalid) as error:
-        raise LedgerError(f"{path} cannot be read ({error}); bring it back from a copy") from error
+        raise LedgerError(f"{path} cannot be read ({error}); {_AGAIN}") from error
     if not 1 <= _version(piece) <= SCHEMA_VERSION:
         raise LedgerError(f"{path} has schema {_version(piece)}; this dpsweep reads schemas 1 to {SCHEMA_VERSION}")
     return piece

@@ -6,6 +6,7 @@ checkpoint by rename} -> generator -> evaluation -> parts -> end record, last. W
 
 from __future__ import annotations
 
+import math
 import time
 import traceback
 from collections.abc import Mapping, Sequence
@@ -16,11 +17,11 @@ from trainables import registry
 from trainables.base import DataInfo, Dataset, phase_of
 from trainables.privacy.budget import Budget
 
-from . import rows, store
+from . import rows, stages, store
 from .evaluate import evaluate_kept, keep_generator, kept_steps, load_kept_sampler, sample_rows
-from .folders import Folders
+from .folders import Folders, file_hash, storage_error
 from .jobs import Report
-from .ledger import Attempt, Fenced, read_trial_attempts, trial_account
+from .ledger import Attempt, AttemptRecord, Fenced, LedgerError, check_account, read_trial_attempts, trial_account
 from .process import logger, logging_to, one_line, out_of_memory, peak_memory_mb, told_to_leave, versions
 
 if TYPE_CHECKING:
@@ -71,6 +72,8 @@ def run_trial(
     """
     from trainables.privacy.sanitizer import PrivacyViolation
 
+    if not plan.is_file():  # before the attempt makes folders anew
+        raise FileNotFoundError(f"{plan} is gone: the results folder was moved or deleted while the sweep ran")
     train = job["kind"] == "train"
     phases = rows.phases_of(job) if train else ()
     lineage = job["data"]["lineage"]
@@ -81,7 +84,7 @@ def run_trial(
         try:
             run.read_the_past()
             status, fields = run.train_and_evaluate() if train else run.evaluate_again()
-            message, resumable = None, True
+            message, resumable = run.note, True
         except Fenced:
             run.settle(stopped=False)
             raise
@@ -89,17 +92,37 @@ def run_trial(
             logger.error("attempt %d failed\n%s", attempt.number, traceback.format_exc())
             status, message, fields = failure_status(error), one_line(error), {}
             resumable = not isinstance(error, PrivacyViolation)
-        run.settle(stopped=status == "interrupted")
-        run.commit(status, message, fields, resumable)
+            if status == "failed" and resumable and (damaged := _damaged_stage(folders, job)):
+                status, message = "lost", f"{damaged}; the same command computes the stage again"
+        try:
+            run.settle(stopped=status == "interrupted")
+            run.commit(status, message, fields, resumable)
+        except (OSError, LedgerError) as error:
+            # Without an end record the attempt is closed as lost by the driver: its open reservations count whole.
+            logger.error("attempt %d could not be closed\n%s", attempt.number, traceback.format_exc())
+            return {"status": "failed", "message": message or one_line(error), "log": str(log)}
         logger.info("%s", status)
     return {"status": status, "message": message, "log": str(log), "step": run.step}
 
 
 def failure_status(error: BaseException) -> str:
-    """``oom`` where memory ran out, ``interrupted`` for Ctrl-C in this process, else ``failed``."""
+    """``oom`` where memory ran out, ``lost`` where the disk failed, ``interrupted`` for Ctrl-C in this process; or ``failed``.
+
+    ``failed`` is a word on the trial, which does not run again unasked; the others are words on its machine.
+    """
     if out_of_memory(error):
         return "oom"
+    if storage_error(error):
+        return "lost"
     return "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
+
+
+def _damaged_stage(folders: Folders, job: Mapping[str, Any]) -> str | None:
+    """What is wrong with a stage that the job rests on; None where nothing is."""
+    for identifier in (*job["stages"].values(), job["evaluation"]["stage"]):
+        if found := stages.damage(folders.stages / identifier):
+            return found
+    return None
 
 
 class _TrialRun:
@@ -123,23 +146,31 @@ class _TrialRun:
         self.step = 0
         self.history: list[dict[str, Any]] = []
         self.parts: list[dict[str, str]] = []
+        self.note: str | None = None
+        """A sentence for the row of a trial that did not go as planned and came to its end all the same."""
         self.device_name: str | None = None
         self.reported = self.stop_checked = 0.0
 
     def read_the_past(self) -> None:
         """What earlier attempts have spent and left. Raises ``ValueError`` if they ran with other noise than this job has."""
         self.earlier = self._spent_before()
-        earlier = [r for r in read_trial_attempts(self.folders, self.attempt.trial_id) if r.number < self.attempt.number]
-        self.train_seconds = max(((record.end or {}).get("train_seconds", 0.0) for record in earlier), default=0.0)
+        ends = [record.end or {} for record in self._earlier_attempts()]
+        self.train_seconds = max((end.get("train_seconds", 0.0) for end in ends), default=0.0)
         self.step = kept_steps(self.folders, self.attempt.trial_id) or 0
 
     def _spent_before(self) -> list[int]:
+        """Raises ``LedgerError`` where the ledger knows of less than earlier attempts say."""
         account = trial_account(self.folders, self.attempt.trial_id, before=self.attempt.number)
+        check_account(self.folders, self._earlier_attempts(), account)
         if account is None:
             return [0] * len(self.phases)
         if account.phases != self.phases:
             raise ValueError("earlier attempts of this trial ran with other mechanisms than the plan has; plan again")
         return list(account.executed)
+
+    def _earlier_attempts(self) -> list[AttemptRecord]:
+        records = read_trial_attempts(self.folders, self.attempt.trial_id)
+        return [record for record in records if record.number < self.attempt.number]
 
     # --- training -----------------------------------------------------------------------------------------------------
 
@@ -155,15 +186,13 @@ class _TrialRun:
 
     def _train(self, train: Dataset, test: Dataset, device: torch.device) -> str:
         """Steps until all are done, the budget is spent or a stop is asked for; keeps checkpoint and generator."""
-        import torch
-
         from trainables.privacy.sanitizer import Sanitizer
 
         job, privacy, total = self.job, self.job["privacy"], sum(self.phase_steps)
         config = registry.method(job["method"]).Config.model_validate(job["config"])
         sanitizer = Sanitizer(self.phases, device=device, injected_seed=self.injected_seed, executed=self.earlier)
-        stages = {name: self.folders.stages / identifier for name, identifier in job["stages"].items()}
-        trainer = registry.training(job["method"]).Trainer(config, train, sanitizer, stages, device, job["seed"])
+        inputs = {name: self.folders.stages / identifier for name, identifier in job["stages"].items()}
+        trainer = registry.training(job["method"]).Trainer(config, train, sanitizer, inputs, device, job["seed"])
         budget = Budget(
             self.phases,
             target_epsilon=privacy["target_epsilon"],
@@ -171,10 +200,13 @@ class _TrialRun:
             accountant=privacy["accountant"],
             reserve_steps=privacy["reserve"],
         )
-        self.step = 0
         checkpoint = self.folders.checkpoint(self.attempt.trial_id)
-        if checkpoint.exists():
-            state = torch.load(checkpoint, map_location="cpu", weights_only=True)
+        state, kept = self._read_checkpoint(checkpoint), self.step
+        if state is None and kept == total:
+            logger.info("the generator of all %d steps is kept and there is no checkpoint: only its evaluation is left", kept)
+            return "completed"
+        self.step = 0
+        if state is not None:
             if state["injected"] != self.injected_seed:
                 raise ValueError("the checkpoint was made with other injected noise: what comes of it would have no proof")
             trainer.load_state_dict(state["trainer"])
@@ -207,16 +239,44 @@ class _TrialRun:
             self.attempt.check_fence(force=True)  # files below have one name for all attempts
             self._record_history(trainer, diagnostics, test, device)
             self._save_checkpoint(checkpoint, trainer)
-        if self.step and status != "interrupted":
+        if state is None and kept and kept >= self.step and status != "interrupted":
+            self.step = kept  # started again without a checkpoint, and came no further than the generator that is there
+        elif self.step and status != "interrupted":
             metadata = {"trial_id": self.attempt.trial_id, "attempt": str(self.attempt.number), "steps": str(self.step)}
             keep_generator(self.folders, self.attempt.trial_id, trainer.released(), metadata)
         return status
+
+    def _read_checkpoint(self, path: Path) -> dict[str, Any] | None:
+        """The state to go on from; None where there is none. One that is damaged is set aside: the trial starts again."""
+        import zipfile
+
+        import torch
+
+        if not path.exists():
+            return None
+        try:
+            with zipfile.ZipFile(path) as archive:  # torch.load does not look at the checksums that torch.save writes
+                damaged = archive.testzip()
+            if damaged is not None:
+                raise zipfile.BadZipFile(f"checksum of {damaged}")
+        except (OSError, MemoryError):
+            raise
+        except Exception as error:
+            aside = path.with_suffix(f".{self.attempt.number}.damaged")
+            path.replace(aside)
+            self.note = (
+                f"the checkpoint was damaged ({error}); the training began again at step 0 within what was left of its budget"
+            )
+            logger.warning("%s; what was there is in %s", self.note, aside)
+            return None
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        return state
 
     def _record_history(self, trainer: Any, diagnostics: Mapping[str, float], test: Dataset, device: torch.device) -> None:
         import json
 
         row: dict[str, Any] = {"trial_id": self.attempt.trial_id, "attempt": self.attempt.number, "step": self.step}
-        row |= {"epsilon": self._epsilon(), "metrics": json.dumps(dict(diagnostics))}
+        row |= {"epsilon": self._epsilon(), "metrics": json.dumps(_finite(diagnostics))}
         every = self.job["evaluation"]["every"]
         if every and self.step // every > (self.history[-1]["step"] if self.history else 0) // every:
             from trainables.evaluation import evaluate
@@ -236,11 +296,8 @@ class _TrialRun:
     def _save_checkpoint(self, path: Path, trainer: Any) -> None:
         import torch
 
-        temporary = self.folders.temporary()
-        temporary.touch(mode=0o600)
         state = {"step": self.step, "history": self.history, "injected": self.injected_seed, "trainer": trainer.state_dict()}
-        torch.save(state, temporary)
-        temporary.replace(path)
+        self.folders.write(path, lambda file: torch.save(state, file), private=True)
 
     # --- evaluation ---------------------------------------------------------------------------------------------------
 
@@ -254,7 +311,9 @@ class _TrialRun:
         """Metric columns of the kept generator; its samples become a part."""
         device = self._device()
         self._report_progress("evaluating", {}, force=True)
-        sampler = load_kept_sampler(self.folders, self.job, device)
+        hashes = [record.end["generator"] for record in self._earlier_attempts() if record.end and record.end.get("generator")]
+        again = self.job["kind"] == "evaluate" and hashes
+        sampler = load_kept_sampler(self.folders, self.job, device, hashes[-1] if again else None)
         samples = sample_rows(self.job, sampler)
         fields = evaluate_kept(self.folders, self.job, sampler, test, device)
         self.attempt.check_fence(force=True)
@@ -291,7 +350,11 @@ class _TrialRun:
             self.parts.append(store.write_part(self.folders, "trials", self._part_name(), [row]))
         if self.history:
             self.parts.append(store.write_part(self.folders, "history", self._part_name(), self.history))
-        outcome = {"message": message, "resumable": resumable, "step": self.step, "train_seconds": self.train_seconds}
+        outcome: dict[str, Any] = {"message": message, "resumable": resumable, "step": self.step}
+        outcome |= {"train_seconds": self.train_seconds, "executed": list(self.executed)}
+        generator = self.folders.generator(self.attempt.trial_id)
+        if self.job["kind"] == "train" and status in ("completed", "budget") and generator.exists():
+            outcome["generator"] = file_hash(generator)
         evaluated = fields.get("evaluation_id")
         self.attempt.close(status, parts=self.parts, evaluation_id=evaluated, **outcome)
         if status in ("completed", "budget"):
@@ -333,6 +396,11 @@ class _TrialRun:
             progress = {"step": self.step, "steps": sum(self.phase_steps), "epsilon": self.reserved_epsilon}
             progress["target_epsilon"] = self.job["privacy"]["target_epsilon"]
             self.report({**progress, "status": status, "metrics": dict(metrics)})
+
+
+def _finite(values: Mapping[str, float]) -> dict[str, float | None]:
+    """``values`` with None for what is not finite: JSON has no such numbers, and some readers of it refuse them."""
+    return {name: value if math.isfinite(value) else None for name, value in values.items()}
 
 
 def _provenance(job: Mapping[str, Any]) -> dict[str, str]:
