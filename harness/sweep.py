@@ -12,6 +12,7 @@ import os
 import sys
 from collections.abc import Sequence
 from contextlib import closing
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -72,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.json and not (arguments.dry_run or arguments.status):
         print("--json goes with --dry-run or --status", file=sys.stderr)
         return BAD_INPUT
-    from .cluster import ClusterError, NoGPU
+    from .connection import ClusterError, NoGPU
     from .ledger import LedgerError
 
     try:
@@ -126,12 +127,17 @@ def _run(arguments: argparse.Namespace, sweep: Sweep, specs: Sequence[TrialSpec]
     from .lock import DriverLock
     from .plan import make_plan
     from .progress import Progress, stop_on_signals
-    from .recovery import close_orphans
+    from .recovery import recover
+    from .stages import set_aside_damaged
 
     folders.make_private()
     with DriverLock(folders.lock):
-        close_orphans(folders)
+        notes = recover(folders)
         plan = make_plan(folders, specs, retry_failed=arguments.retry_failed, only=arguments.only)
+        if damaged := set_aside_damaged(folders, chain.from_iterable(plan.needs.values())):
+            plan = make_plan(folders, specs, retry_failed=arguments.retry_failed, only=arguments.only)
+        for note in (*notes, *damaged):
+            console.print(note)
         screen.print_plan(plan, console)
         screen.write_sweep_record(plan, sweep)
         if not plan.to_do:

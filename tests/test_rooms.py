@@ -51,7 +51,7 @@ def test_the_science_knows_nothing_above_it(path: Path) -> None:
 
 @pytest.mark.parametrize("path", modules("harness"), ids=str)
 def test_only_the_executor_and_the_cluster_know_ray(path: Path) -> None:
-    if path.name not in ("ray_tune.py", "cluster.py"):
+    if path.name not in ("ray_tune.py", "cluster.py", "connection.py"):
         assert "ray" not in roots(imports(path))
 
 

@@ -33,10 +33,14 @@ from ray.tune.progress_reporter import TrialProgressCallback
 from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+from threadpoolctl import threadpool_limits
 
-from ..cluster import Cluster, ClusterError, NoGPU, environment
+from ..cluster import Cluster, Load
+from ..connection import ClusterError, NoGPU, environment
 from ..jobs import Again, Event, Job, never
-from .inline import TARGET, load
+from ..quantities import spoken
+from .inline import TARGET
+from .inline import load as load_target
 
 DEFAULT_MEMORY = 1500 * 2**20
 """Bytes reserved for a job of which nothing was measured: three times what torch, Ray and a small generator take."""
@@ -95,13 +99,19 @@ class RayTuneExecutor:
         scratch = plan.parent / f"tune-{uuid4().hex[:8]}"
         pending = min(len(jobs), int(sum(node.get("CPU", 0) for node in nodes)) + 2)
         silence = _Silence(events)
+        others_follow = any(job.kind == "stage" for job in jobs)
+
+        def load() -> Load:
+            processes = [running.process for running in list(events.running.values())]
+            return Load(waiting=bool(queue) or others_follow, busy=frozenset(process[0] for process in processes if process))
+
         try:
             with (
                 environment({**_TUNE, "TUNE_MAX_PENDING_TRIALS_PG": str(pending)}),
                 _quiet(),
                 _kept_usr1(),
                 _memory_kills(),
-                self._cluster.watched(stop_file, lambda: bool(queue)),
+                self._cluster.watched(stop_file, load),
                 silence,
             ):
                 tune.Tuner(
@@ -185,7 +195,7 @@ def _run(config: Mapping[str, Any]) -> None:
     """Tune's trainable. It runs in a thread of the job's process, where no signal handler can be installed."""
     limit_process(config["request"]["CPU"], config["request"].get("GPU", 0.0))
     tune.report({"process": (ray.get_runtime_context().get_node_id(), os.getpid())})
-    run_job = load(config["target"])
+    run_job = load_target(config["target"])
     outcome = run_job(Path(config["plan"]), config["job"], lambda data: tune.report({"progress": dict(data)}))
     tune.report({"outcome": dict(outcome)})
 
@@ -193,12 +203,13 @@ def _run(config: Mapping[str, Any]) -> None:
 def limit_process(cpu: float, gpu: float) -> None:
     """Keep this process within its share: ``cpu`` threads and, of a part of a GPU, that part of its memory.
 
-    The variables are read when torch and BLAS are loaded, which a fresh process has not done. Ray only counts fractions of a
-    GPU: every process on it sees all of its memory.
+    The variables are read when a library is loaded, and numpy's BLAS has come with Ray, with the number that the driver's
+    environment had. Ray only counts fractions of a GPU: every process on it sees all of its memory.
     """
     threads = max(1, int(cpu))
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ[name] = str(threads)
+    threadpool_limits(threads)  # of what is loaded already, for good
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(threads)
     if 0 < gpu < 1:
@@ -355,8 +366,8 @@ class _Events(TrialProgressCallback):
     def _finish(self, job_id: str, otherwise: dict[str, Any]) -> None:
         running, job = self.running.pop(job_id), self._queue.out.pop(job_id)
         if running.outcome is None and running.silent:
-            minutes = f"{(job.deadline or 0) / 60:g} minutes"
-            otherwise = {"status": "lost", "cause": "silence", "message": f"nothing was heard of it for {minutes}: ended as hung"}
+            message = f"nothing was heard of it for {spoken(job.deadline or 0)}: its process was ended as hung"
+            otherwise = {"status": "lost", "cause": "silence", "message": message}
         self._tell_end(job, otherwise if running.outcome is None else running.outcome)
 
     def _tell_end(self, job: Job, outcome: Mapping[str, Any]) -> None:

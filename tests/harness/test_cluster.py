@@ -18,8 +18,9 @@ from pathlib import Path
 
 import pytest
 
-from harness import cluster
+from harness import cluster, connection
 from slurm.allocation import usable_cpus
+from slurm.node import private_folder, sweep_folders
 
 ROOT = Path(__file__).parents[2]
 
@@ -138,7 +139,7 @@ def test_ctrl_c_on_our_own_ray(tmp_path: Path) -> None:
     assert same
     assert changed == []
     assert not left
-    assert length <= cluster.MAX_TEMP
+    assert length <= connection.MAX_TEMP
     assert not (tmp_path / ".ray").exists()  # Ray's own token would lie there, readable for all
     assert sorted(path.name for path in tmp_path.iterdir()) == ["plan.json", "stop"]
 
@@ -212,7 +213,7 @@ def test_a_connected_ray_is_used_as_it_is(ray_session: cluster.Cluster, tmp_path
 
 
 def test_import_path_is_ours_without_the_installation() -> None:
-    entries = cluster.import_path().split(os.pathsep)
+    entries = connection.import_path().split(os.pathsep)
     assert str(ROOT) in entries
     assert sysconfig.get_path("purelib") not in entries
     assert sysconfig.get_path("stdlib") not in entries
@@ -231,18 +232,30 @@ def test_processors_are_those_of_the_affinity_mask() -> None:
 
 def test_temp_folder_is_short_and_private(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / ("long" * 10)))
-    folder = cluster._temp_folder()
+    folder = private_folder(connection.temp_parent())
     try:
         assert folder.parent == Path("/tmp")
         assert folder.stat().st_mode & 0o777 == 0o700
     finally:
-        folder.rmdir()
+        shutil.rmtree(folder)
+
+
+def test_folders_of_dead_processes_are_removed_and_no_others(tmp_path: Path) -> None:
+    ours = private_folder(str(tmp_path))
+    dead = private_folder(str(tmp_path))
+    host, process, started = (dead / "owner").read_text().split()
+    (dead / "owner").write_text(f"{host} {process} {int(started) + 1}")  # the number has gone to another process
+    elsewhere = private_folder(str(tmp_path))
+    (elsewhere / "owner").write_text(f"other-{host} {process} 1")
+    (tmp_path / "dpsweep-notes").mkdir()
+    sweep_folders(str(tmp_path))
+    assert sorted(tmp_path.iterdir()) == sorted([ours, elsewhere, tmp_path / "dpsweep-notes"])
 
 
 def test_environment_is_put_back(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DPSWEEP_KEPT", "before")
     monkeypatch.delenv("DPSWEEP_NEW", raising=False)
-    with cluster.environment({"DPSWEEP_KEPT": None, "DPSWEEP_NEW": "1"}):
+    with connection.environment({"DPSWEEP_KEPT": None, "DPSWEEP_NEW": "1"}):
         assert "DPSWEEP_KEPT" not in os.environ
         assert os.environ["DPSWEEP_NEW"] == "1"
     assert os.environ["DPSWEEP_KEPT"] == "before"

@@ -114,7 +114,7 @@ def test_a_killed_process_is_lost_and_the_others_go_on(ray_session: Any, tmp_pat
 
 
 def test_impossible_requests_are_refused_before_anything_runs(ray_session: Any, tmp_path: Path) -> None:
-    from harness.cluster import NoGPU
+    from harness.connection import NoGPU
     from harness.executors.ray_tune import ImpossibleRequest
 
     tasks: Tasks = {"small": {"do": "count"}, "huge": {"do": "count"}}

@@ -1,0 +1,166 @@
+"""Ray nodes as child processes, and what Slurm jobs run: a worker that joins a head, or the command that holds a sweep.
+
+``main`` runs ``ray start --block`` in a process of its own until its standard input closes. Slurm sends the
+signals that tell a job to leave (SIGTERM of a cancellation or preemption, SIGUSR2 before the walltime ends) to every process
+of the job; Ray's own processes would end at once. Here they, and all that they start, ignore SIGUSR2 and have SIGTERM
+blocked, so that trials write a checkpoint first and this module says when Ray ends. An end of the parent, of whatever kind,
+closes the pipe. Nothing here stops Ray by name: other clusters of the same user are not touched.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import runpy
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+LEAVE = "DPSWEEP_LEAVE"
+"""Names, for all that a Ray node starts, the file whose existence tells trials to write a checkpoint and end."""
+
+_ROOT = Path(__file__).parents[1]
+_POLL_S = 0.2
+_END_S = 20.0
+"""Longest that Ray's processes may take to end once no trial runs."""
+
+
+class RayFailed(RuntimeError):
+    """A Ray node did not come up; the message has the telling lines of its output."""
+
+
+class RayNode:
+    """``ray start --block`` as a child of this process. Ends with it.
+
+    ``folder`` is one that ``private_folder`` made, for Ray's sockets and logs; ``options`` are those of ``ray start``;
+    ``drain_s`` is how long trials that are told to leave may take, 0 where none is waited for.
+    """
+
+    def __init__(self, folder: Path, options: Sequence[str], environment: Mapping[str, str], *, drain_s: float) -> None:
+        self.folder = folder
+        self.leave_file = self.folder / "leave"
+        self._output = self.folder / "output"
+        self._drain_s = drain_s
+        code = f"import sys; sys.path.insert(0, {str(_ROOT)!r}); from slurm.node import main; main(sys.argv[1:])"
+        command = [sys.executable, "-P", "-c", code, str(self.folder), f"--temp-dir={self.folder / 'ray'}", *options]
+        own = {LEAVE: str(self.leave_file), "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": str(round(drain_s))}
+        with self._output.open("wb") as output:
+            self._process = subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, **environment, **own},
+                start_new_session=True,  # Ctrl-C on a terminal is for the command alone
+            )
+
+    def wait_address(self, timeout: float) -> str:
+        """HOST:PORT of the head that this node runs, once it answers. Raises ``RayFailed``."""
+        note = self.folder / "ray" / "ray_current_cluster"
+        end = time.monotonic() + timeout
+        while time.monotonic() < end and self.running():
+            with contextlib.suppress(OSError):
+                address = note.read_text().strip()
+                host, _, port = address.rpartition(":")
+                if address:
+                    socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
+                    return address
+            time.sleep(_POLL_S)
+        what = f"did not come up within {timeout:.0f} s" if self.running() else "ended at once"
+        output = self.tail()
+        self.stop()
+        raise RayFailed(f"Ray {what} on {socket.gethostname()}:\n{output}")
+
+    def running(self) -> bool:
+        """Whether the node's processes are up."""
+        return self._process.poll() is None
+
+    def wait(self, seconds: float) -> bool:
+        """Wait until the node has ended, at most so long; return whether it has."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(seconds)
+        return not self.running()
+
+    def leave(self) -> None:
+        """Take no new trial, tell those that run to write a checkpoint and end, then end. Does not wait."""
+        if self._process.stdin is not None:
+            with contextlib.suppress(OSError):
+                self._process.stdin.close()
+        if self.running():
+            with contextlib.suppress(OSError):
+                self.leave_file.touch()
+
+    def stop(self) -> None:
+        """End the node: trials get ``drain_s`` for their checkpoints. Its folder is removed."""
+        if self._drain_s:
+            self.leave()
+            self.wait(self._drain_s + _END_S)
+        with contextlib.suppress(ProcessLookupError):  # all that Ray has started and left
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self.wait(_END_S)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def tail(self, lines: int = 15) -> str:
+        """The last lines that Ray has printed."""
+        with contextlib.suppress(OSError):
+            return "\n".join(self._output.read_text(errors="replace").splitlines()[-lines:])
+        return ""
+
+
+def private_folder(parent: str) -> Path:
+    """A new folder of mode 0700 for one Ray, named after the Slurm job; those that dead processes have left are removed."""
+    sweep_folders(parent)
+    job = os.environ.get("SLURM_JOB_ID")
+    folder = Path(tempfile.mkdtemp(prefix=f"dps-{job}-" if job else "dpsweep-", dir=parent))
+    (folder / "owner").write_text(f"{socket.gethostname()} {os.getpid()} {_started(os.getpid())}")
+    return folder
+
+
+def sweep_folders(parent: str) -> None:
+    """Remove what our own processes of this machine that are gone have left in ``parent``."""
+    for folder in (*Path(parent).glob("dpsweep-*"), *Path(parent).glob("dps-*")):
+        with contextlib.suppress(OSError, ValueError):
+            host, process, started = (folder / "owner").read_text().split()
+            gone = host == socket.gethostname() and _started(int(process)) != started
+            if gone and folder.stat().st_uid == os.getuid() and not folder.is_symlink():
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def _started(process: int) -> str:
+    """When a process of this machine began, in the kernel's terms; empty if there is none."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[19]
+    except OSError:
+        return ""
+
+
+# --- the child: `ray start --block` until standard input closes -----------------------------------------------------
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Run Ray in the foreground; end it when standard input closes, and remove its folder."""
+    folder, *options = arguments
+    signal.signal(signal.SIGUSR2, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(1))  # until Ray sets its own, which drains the node
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})  # inherited by all that Ray starts
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    sys.argv = ["ray", "start", "--block", "--disable-usage-stats", *options]
+    try:
+        runpy.run_module("ray.scripts.scripts", run_name="__main__", alter_sys=True)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _end_with_parent() -> None:
+    """Deliver SIGTERM to this process once its standard input is at its end; only this thread has it unblocked."""
+    while os.read(0, 1024):
+        pass
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+    os.kill(os.getpid(), signal.SIGTERM)
