@@ -16,14 +16,14 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema, model_validator
 
-from .document import InputError, Mark, Problem, nearest, read_document
+from .document import InputError, Mark, Problem, describe, nearest, read_document
 from .quantities import memory_bytes, seconds, spoken
 from .validation import Origin, about, validate
 
 FOLDER = Path(__file__).parents[1] / "slurm" / "profiles"
 """The profiles that come with dpsweep."""
 
-MAX_TEMP_PARENT = 43 - len("/dpsweep-12345678-abcd/ray")
+MAX_TEMP_PARENT = 43 - len("/dps-12345678-abcdefgh/ray")
 """Characters that ``temp`` may have: 43 is all that Ray can do with (``harness.cluster.MAX_TEMP``), and each job makes a folder
 of its own there, named after the job."""
 
@@ -37,25 +37,24 @@ _KEY_OF_OPTION = {
     "qos": "qos",
     "constraint": "constraint",
     "nodes": "worker.nodes",
-    "mem": "worker.memory",
-    "mem-per-cpu": "worker.memory",
-    "mem-per-gpu": "worker.memory",
-    "time": "worker.walltime",
-    "cpus-per-task": "worker.cpus",
-    "cpus-per-gpu": "worker.cpus",
-    "mincpus": "worker.cpus",
+    "mem": "worker.memory` or `head.memory",
+    "mem-per-cpu": "worker.memory` or `head.memory",
+    "mem-per-gpu": "worker.memory` or `head.memory",
+    "time": "worker.walltime` or `head.walltime",
+    "cpus-per-task": "worker.cpus` or `head.cpus",
+    "cpus-per-gpu": "worker.cpus` or `head.cpus",
+    "mincpus": "worker.cpus` or `head.cpus",
     "gpus": "worker.gpus",
     "gpus-per-node": "worker.gpus",
     "gpus-per-task": "worker.gpus",
     "gpus-per-socket": "worker.gpus",
     "signal": "grace",
     "array": "workers",
-    "container": "container",
 }
 _KEPT_OPTIONS = (
-    *("job-name", "output", "error", "open-mode", "chdir", "wrap", "parsable", "wait", "test-only", "time-min"),
+    *("job-name", "output", "error", "input", "open-mode", "chdir", "wrap", "parsable", "wait", "test-only", "time-min"),
     *("ntasks", "ntasks-per-node", "ntasks-per-core", "ntasks-per-gpu", "ntasks-per-socket", "requeue", "no-requeue"),
-    *("export", "export-file", "get-user-env", "input", "help", "usage", "version", "quiet", "verbose"),
+    *("help", "usage", "version", "quiet", "verbose"),
 )
 
 
@@ -118,17 +117,20 @@ def _options(options: dict[str, Any]) -> dict[str, Any]:
     for name, value in options.items():
         plain = name.lstrip("-").replace("_", "-")
         if name.startswith("-"):
-            raise ValueError(f"write `{plain}` without the dashes")
+            raise about(name, f"option `{name}` begins with a dash; write `{plain}`")
         if plain in _KEY_OF_OPTION:
-            raise ValueError(f"expected no `{name}` here, for the profile has a key for it: `{_KEY_OF_OPTION[plain]}`")
+            raise about(name, f"option `{name}` is not read here; write it as the profile's key `{_KEY_OF_OPTION[plain]}`")
         if plain in _KEPT_OPTIONS:
-            raise ValueError(f"expected no `{name}` here, for dpsweep sets it itself")
+            raise about(name, f"option `{name}` is set by dpsweep itself; remove it")
         if plain == "gres" and re.search(r"(^|,)(gres/)?gpu\b", str(value)):
-            raise ValueError("expected no GPUs in `gres`: the profile has keys for them, `worker.gpus` and `worker.gpu_type`")
+            raise about(
+                name, "GPUs are not read from `gres`; write them as the profile's keys `worker.gpus` and `worker.gpu_type`"
+            )
         if not re.fullmatch(r"[a-z0-9][a-z0-9-]+", plain):
-            raise ValueError(f"`{name}` is no option of sbatch; write its long name, such as `exclude`")
+            raise about(name, f"`{name}` is no option of sbatch; write its long name, such as `exclude`")
         if value is None or value is False or isinstance(value, list | dict) or re.search(r"[\x00-\x1f]", str(value)):
-            raise ValueError(f"expected `{name}` to be one line of text, a number, or true for an option without a value")
+            text = f"option `{name}` is {describe(value)}; expected one line of text, a number, or true for one without a value"
+            raise about(name, text)
     return options
 
 
