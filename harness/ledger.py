@@ -220,9 +220,7 @@ def sweep_accounts(folders: Folders) -> dict[str, TrialAccount]:
 def lineage_accounts(root: Path, lineage: str) -> list[TrialAccount]:
     """What every trial of every sweep under ``root`` has spent on the data set named ``lineage``."""
     sweeps = sorted(path.name for path in (root / "ledger" / lineage).glob("*") if path.is_dir())
-    return [
-        account for sweep in sweeps for account in _by_trial(_accounts(Folders(root, sweep), lineage).values()).values()
-    ]
+    return [account for sweep in sweeps for account in _by_trial(_accounts(Folders(root, sweep), lineage).values()).values()]
 
 
 def read_account(path: Path) -> tuple[tuple[Phase, ...], tuple[int, ...], bool]:
@@ -237,7 +235,7 @@ def read_account(path: Path) -> tuple[tuple[Phase, ...], tuple[int, ...], bool]:
 def compact(folders: Folders) -> None:
     """Copy what can no longer change into files that are quick to read. The holder of the driver's lock calls it."""
     compacted.write_records(folders, _records(folders))
-    closed = {name: (look, spent) for name, (look, _, spent) in _accounts(folders).items() if spent.closed}
+    closed = {name: (look, spent[:3]) for name, (look, _, spent) in _accounts(folders).items() if spent.closed}
     compacted.write_accounts(folders, closed)
 
 
@@ -277,40 +275,41 @@ def _phases(text: str) -> tuple[Phase, ...]:
 
 def _account_files(folders: Folders, trial_id: str) -> list[tuple[int, Path]]:
     """(attempt, file) in order, under whatever name the data set had at the time."""
-    paths = [path for path, _ in _listed(folders, start=f"{trial_id}.")]
+    paths = [Path(entry.path) for _, entry in _listed(folders) if entry.name.startswith(f"{trial_id}.")]
     return sorted((int(path.stem.rpartition(".")[2]), path) for path in paths)
 
 
-def _listed(folders: Folders, lineage: str | None = None, start: str = "") -> Iterator[tuple[Path, os.DirEntry[str]]]:
-    """Files of accounts of the sweep whose names begin with ``start``, of one lineage or of all."""
+def _listed(folders: Folders, lineage: str | None = None) -> Iterator[tuple[str, os.DirEntry[str]]]:
+    """(lineage, file) of the sweep's accounts, under one lineage or under all."""
     for directory in folders.ledger.glob("*") if lineage is None else [folders.ledger / lineage]:
         with suppress(FileNotFoundError, NotADirectoryError), os.scandir(directory / folders.name) as entries:
             for entry in entries:
-                if entry.name.startswith(start) and entry.name.endswith(".jsonl"):
-                    yield directory / folders.name / entry.name, entry
+                if entry.name.endswith(".jsonl"):
+                    yield directory.name, entry
 
 
-def _accounts(folders: Folders, lineage: str | None = None) -> dict[str, tuple[compacted.Look, Path, _Spent]]:
-    """``LINEAGE/FILE`` -> what it looked like, where it is and what it says, of the sweep's accounts (of one lineage)."""
+def _accounts(folders: Folders, lineage: str | None = None) -> dict[str, tuple[compacted.Look, str, _Spent]]:
+    """``LINEAGE/FILE`` -> what it looked like, its path and what it says, of the sweep's accounts (of one lineage)."""
     copied = compacted.read_accounts(folders)
     found = {}
-    for path, entry in _listed(folders, lineage):
+    for directory, entry in _listed(folders, lineage):
         status = entry.stat()
-        look, name = (status.st_size, status.st_ctime_ns), f"{path.parts[-3]}/{entry.name}"
+        look, name = (status.st_size, status.st_ctime_ns), f"{directory}/{entry.name}"
         known = copied.get(name)
-        found[name] = look, path, _Spent(*known[1], True) if known and known[0] == look else _read_account(path)
+        spent = _Spent(*known[1], True) if known and known[0] == look else _read_account(Path(entry.path))
+        found[name] = look, entry.path, spent
     return found
 
 
-def _by_trial(files: Iterable[tuple[compacted.Look, Path, _Spent]]) -> dict[str, TrialAccount]:
-    by_trial: dict[str, list[tuple[int, Path, _Spent]]] = {}
+def _by_trial(files: Iterable[tuple[compacted.Look, str, _Spent]]) -> dict[str, TrialAccount]:
+    by_trial: dict[str, list[tuple[int, str, _Spent]]] = {}
     for _, path, spent in files:
-        trial_id, _, number = path.stem.rpartition(".")
+        trial_id, number, _ = path.rpartition("/")[2].rsplit(".", 2)
         by_trial.setdefault(trial_id, []).append((int(number), path, spent))
     return {trial_id: _sum_accounts(trial_id, sorted(numbered)) for trial_id, numbered in sorted(by_trial.items())}
 
 
-def _sum_accounts(trial_id: str, files: Sequence[tuple[int, Path, _Spent]]) -> TrialAccount:
+def _sum_accounts(trial_id: str, files: Sequence[tuple[int, str | Path, _Spent]]) -> TrialAccount:
     """Sum of a trial's attempts (number, file, what it says). Raises ``LedgerError`` if they ran with different mechanisms."""
     _, first, begun = files[0]
     phases = _phases(begun.phases)
@@ -328,23 +327,22 @@ def _records(folders: Folders) -> dict[str, tuple[compacted.Listing, str]]:
         return {}
     copied = compacted.read_records(folders)
     found = {}
-    for trial_id in sorted(os.listdir(folders.attempts)):
-        directory = f"{folders.attempts}/{trial_id}"
-        try:
-            names, listing = compacted.listing(directory)
-        except (FileNotFoundError, NotADirectoryError):
-            continue
+    with os.scandir(folders.attempts) as entries:
+        trial_ids = sorted(entry.name for entry in entries if entry.is_dir())
+    for trial_id in trial_ids:
+        directory = folders.attempts / trial_id
+        names, listing = compacted.listing(directory)
         known = copied.get(trial_id)
         found[trial_id] = known if known and known[0] == listing else (listing, _records_text(directory, names))
     return found
 
 
-def _records_text(directory: str, names: Sequence[str]) -> str:
+def _records_text(directory: Path, names: Sequence[str]) -> str:
     """[number, start, end] of the attempts in a folder as JSON, each record as its file has it."""
     texts = []
     for number in sorted(int(name.partition(".")[0]) for name in names if _START.fullmatch(name)):
-        start = Path(f"{directory}/{number}.start.json").read_text()
-        end = Path(f"{directory}/{number}.end.json").read_text() if f"{number}.end.json" in names else "null"
+        start = (directory / f"{number}.start.json").read_text()
+        end = (directory / f"{number}.end.json").read_text() if f"{number}.end.json" in names else "null"
         texts.append(f"[{number},{start},{end}]")
     return f"[{','.join(texts)}]"
 
