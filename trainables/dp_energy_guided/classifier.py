@@ -83,12 +83,13 @@ class PrivateClassifier:
 
     def _record_features(self) -> torch.Tensor:
         """Features ``[N, features]`` of all records, zero (no contribution) for a record that is no image."""
-        parts = []
+        images = torch.from_numpy(self._data.images)
+        features = torch.empty(len(images), classifier_features(self._data.info), device=self._device)
         with torch.no_grad():
-            for records in torch.from_numpy(self._data.images).split(RECORDS_PER_BATCH):
-                images, usable = as_images(records.to(self._device))
-                parts.append(self._extract(images) * usable[:, None])
-        return torch.cat(parts)
+            for batch, part in zip(images.split(RECORDS_PER_BATCH), features.split(RECORDS_PER_BATCH), strict=True):
+                usable_images, usable = as_images(batch.to(self._device))
+                part.copy_(self._extract(usable_images) * usable[:, None])
+        return features
 
     def state_dict(self) -> dict[str, Any]:
         """Weights, momentum, running average and step; all of it is public."""
