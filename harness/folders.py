@@ -15,6 +15,7 @@ import json
 import os
 import uuid
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -147,7 +148,7 @@ class Folders:
             path.parent.mkdir(exist_ok=True)
             temporary.replace(path)
         except BaseException:
-            temporary.unlink(missing_ok=True)
+            _discard(temporary)
             raise
         sync_folder(path.parent)
         return digest
@@ -173,7 +174,7 @@ def write_json(path: Path, value: Any) -> None:
             os.fsync(file.fileno())
         temporary.replace(path)
     except BaseException:
-        temporary.unlink(missing_ok=True)
+        _discard(temporary)
         raise
     sync_folder(path.parent)
 
@@ -189,8 +190,13 @@ def create_json(path: Path, value: Mapping[str, Any]) -> None:
             os.fsync(file.fileno())
         os.link(temporary, path)  # fails if the name is taken, unlike rename
     finally:
-        temporary.unlink(missing_ok=True)
+        _discard(temporary)
     sync_folder(path.parent)
+
+
+def _discard(temporary: Path) -> None:
+    with suppress(OSError):  # a disk that took nothing may give nothing back; what it said first is what counts
+        temporary.unlink()
 
 
 def file_hash(path: Path) -> str:
