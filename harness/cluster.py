@@ -104,17 +104,31 @@ class Cluster:
         self.undo.close()
 
 
-def connect(on: str, *, results: Path, max_concurrent: int | None = None, target: str = TARGET) -> Executor:
-    """The executor for ``on``: ``inline``, ``local``, ``auto`` or the ``HOST:PORT`` of a Ray cluster.
+def connect(
+    on: str,
+    *,
+    results: Path,
+    sweep: str = "sweep",
+    max_concurrent: int | None = None,
+    target: str = TARGET,
+    say: Callable[[str], None] = print,
+) -> Executor:
+    """The executor for ``on``: ``inline``, ``local``, ``auto``, the ``HOST:PORT`` of a Ray cluster, or ``slurm:PROFILE``.
 
-    ``results`` is the results root, which every machine must see. A Ray that this process is connected to already is taken
-    as it is, whatever ``on`` says, and left running. Raises ``ClusterError``.
+    ``results`` is the results root, which every machine must see, ``sweep`` the sweep's name, and ``say`` gets sentences on
+    machines that come and go. A Ray that this process is connected to already is taken as it is, whatever ``on`` says, and
+    left running. Raises ``ClusterError``, and ``InputError`` for a profile.
     """
     if on == "inline":
         return InlineExecutor(target=target)
+    if on.startswith("slurm:"):
+        from .executors.ray_tune import RayTuneExecutor
+        from .slurm_cluster import start_slurm
+
+        return RayTuneExecutor(start_slurm(on, results, sweep, say), max_concurrent=max_concurrent, target=target)
     if on not in ("local", "auto") and not re.fullmatch(r"[^\s/:]+:\d+|\[[0-9a-fA-F:]+\]:\d+", on):
         raise ClusterError(
-            f"--on {on}: expected inline, local, auto or the HOST:PORT of a Ray cluster"
+            f"--on {on}: expected inline, local, auto, slurm:PROFILE or the HOST:PORT of a Ray cluster"
             + (", as `ray start --head` prints it (ray:// addresses lead to another service)" if "://" in on else "")
         )
     cluster = start_local() if on == "local" and not connected() else join(on, results)

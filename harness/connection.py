@@ -20,7 +20,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from slurm.node import RayFailed, RayNode, private_folder
+from slurm.node import RAY_LOST, RayFailed, RayNode, private_folder
 
 MAX_TEMP = 43
 """Characters a Ray temp folder may have: a socket's path ends at 107, and Ray adds up to 64 of its own."""
@@ -30,9 +30,6 @@ OBJECT_STORE = 100 * 2**20
 
 START_S = 120.0
 """Longest that a Ray head may take to answer: its import from a busy network file system is slow."""
-
-RAY_LOST = 70
-"""Exit status of a command whose Ray has ended under it."""
 
 FOR_JOBS = 0.95
 """Part of the usable memory that jobs may ask for, the object store's included; the rest is for Ray itself."""
@@ -165,21 +162,21 @@ def temp_parent() -> str:
 
 
 def start_head(
-    options: Sequence[str], *, temp: str, token: Path | None = None, undo: contextlib.ExitStack
+    options: Sequence[str], *, temp: str, run: Path | None = None, undo: contextlib.ExitStack
 ) -> tuple[RayNode, str]:
     """Start a Ray head with ``options`` of ``ray start``, and connect to it; return it and its HOST:PORT.
 
-    The token is written to ``token``, or beside Ray's own files; whoever cannot read it can neither join nor submit. What is
-    to be undone at the end goes to ``undo``. Raises ``ClusterError``.
+    The token is written to ``run``, the folder of a run on Slurm, or beside Ray's own files; whoever cannot read it can
+    neither join nor submit. What is to be undone at the end goes to ``undo``. Raises ``ClusterError``.
     """
     folder = private_folder(temp)
-    token = token or folder / "token"
+    token = (run or folder) / "token"
     token.touch(mode=0o600)
     token.write_text(own_token())
     undo.callback(token.unlink, missing_ok=True)
     own = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token), "RAY_AUTH_TOKEN": None}
     undo.enter_context(environment({**PINNED, **PINNED_OWN, **own}))
-    node = RayNode(folder, ["--head", f"--object-store-memory={OBJECT_STORE}", *options], {}, drain_s=0)
+    node = RayNode(folder, ["--head", f"--object-store-memory={OBJECT_STORE}", *options], {}, drain_s=0, run=run)
     undo.callback(node.stop)
     try:
         address = node.wait_address(START_S)

@@ -147,7 +147,15 @@ def _run(arguments: argparse.Namespace, sweep: Sweep, specs: Sequence[TrialSpec]
         path = new_launch(plan, screen.provenance())
         jobs = [*stage_jobs(plan), *trial_jobs(plan, plan.to_do)]
         with (
-            closing(connect(arguments.on, results=folders.root, max_concurrent=arguments.max_concurrent)) as executor,
+            closing(
+                connect(
+                    arguments.on,
+                    results=folders.root,
+                    sweep=folders.name,
+                    max_concurrent=arguments.max_concurrent,
+                    say=console.print,
+                )
+            ) as executor,
             Progress(jobs, console) as progress,
             stop_on_signals(path.parent / "stop", progress.say),
         ):

@@ -5,6 +5,7 @@ Slurm's own accounting is never asked (a cluster may have none), and the queue i
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 from collections.abc import Iterable, Mapping, Sequence
@@ -68,7 +69,10 @@ def submit(request: JobRequest, task: Any, folder: Path, count: int = 1) -> list
     """
     executor = _executor(request, folder)
     jobs: list[str] = []
-    with clean_env():
+    configuration = os.environ.get("SLURM_CONF")
+    with clean_env():  # a job that submits jobs would lend them its own SLURM_ variables
+        if configuration is not None:
+            os.environ["SLURM_CONF"] = configuration  # where the cluster is, not what the job is
         try:
             for _ in range(count):
                 jobs.append(executor.submit(task).job_id)

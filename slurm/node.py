@@ -26,6 +26,9 @@ from pathlib import Path
 LEAVE = "DPSWEEP_LEAVE"
 """Names, for all that a Ray node starts, the file whose existence tells trials to write a checkpoint and end."""
 
+RAY_LOST = 70
+"""Exit status of a command whose Ray has ended under it."""
+
 _ROOT = Path(__file__).parents[1]
 _POLL_S = 0.2
 _END_S = 20.0
@@ -40,16 +43,25 @@ class RayNode:
     """``ray start --block`` as a child of this process. Ends with it.
 
     ``folder`` is one that ``private_folder`` made, for Ray's sockets and logs; ``options`` are those of ``ray start``;
-    ``drain_s`` is how long trials that are told to leave may take, 0 where none is waited for.
+    ``drain_s`` is how long trials that are told to leave may take, 0 where none is waited for; ``run`` the folder of the run
+    whose worker jobs are cancelled should this process die.
     """
 
-    def __init__(self, folder: Path, options: Sequence[str], environment: Mapping[str, str], *, drain_s: float) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        options: Sequence[str],
+        environment: Mapping[str, str],
+        *,
+        drain_s: float,
+        run: Path | None = None,
+    ) -> None:
         self.folder = folder
         self.leave_file = self.folder / "leave"
         self._output = self.folder / "output"
         self._drain_s = drain_s
         code = f"import sys; sys.path.insert(0, {str(_ROOT)!r}); from slurm.node import main; main(sys.argv[1:])"
-        command = [sys.executable, "-P", "-c", code, str(self.folder), f"--temp-dir={self.folder / 'ray'}", *options]
+        command = [sys.executable, "-P", "-c", code, str(folder), str(run or ""), f"--temp-dir={folder / 'ray'}", *options]
         own = {LEAVE: str(self.leave_file), "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": str(round(drain_s))}
         with self._output.open("wb") as output:
             self._process = subprocess.Popen(
@@ -145,8 +157,11 @@ def _started(process: int) -> str:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Run Ray in the foreground; end it when standard input closes, and remove its folder."""
-    folder, *options = arguments
+    """Run Ray in the foreground; end it when standard input closes, remove its folder, cancel its run's worker jobs.
+
+    ``arguments``: the folder, the run or nothing, options of ``ray start``.
+    """
+    folder, run, *options = arguments
     signal.signal(signal.SIGUSR2, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(1))  # until Ray sets its own, which drains the node
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})  # inherited by all that Ray starts
@@ -156,6 +171,11 @@ def main(arguments: Sequence[str]) -> None:
         runpy.run_module("ray.scripts.scripts", run_name="__main__", alter_sys=True)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+        if run:
+            from .launch import cancel
+            from .run import RunFolder
+
+            cancel(RunFolder(Path(run)).worker_jobs())
 
 
 def _end_with_parent() -> None:

@@ -75,7 +75,7 @@ def test_messages_say_what_to_type(tmp_path: Path) -> None:
     closed = f"127.0.0.1:{port}"
     done = run_python(script, tmp_path, "lokal", "ray://host:10001", closed, "auto", RAY_TMPDIR=str(tmp_path))
     lokal, client, unanswered, nothing = done.stdout.splitlines()
-    assert lokal == "--on lokal: expected inline, local, auto or the HOST:PORT of a Ray cluster"
+    assert lokal == "--on lokal: expected inline, local, auto, slurm:PROFILE or the HOST:PORT of a Ray cluster"
     assert "as `ray start --head` prints it" in client
     assert unanswered.startswith(f"--on {closed}: nothing answers at {closed}")
     assert nothing.startswith("--on auto: no Ray cluster runs on this machine; start one with `ray start --head`")
