@@ -170,19 +170,18 @@ class Controller:
                 daemon.kill()
                 daemon.wait()
         self._daemons.clear()
-        for process in processes.of_jobs(self.folder):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(process, signal.SIGKILL)
+        self._end_processes()
         shutil.rmtree(self._folder, ignore_errors=True)
         self._folder = None
 
     def clear(self, timeout: float = 30) -> None:
-        """End all jobs at once, without the time to leave that scancel gives, and wait until they are gone."""
+        """End all jobs at once, without the time to leave that scancel gives, and every process that they left."""
         mine = f"--user={os.getuid()}"
         self._client("scancel", mine, "--state=PENDING")
         self._client("scancel", mine, "--signal=KILL", "--full")
         self._client("scancel", mine)
         self.wait_empty(timeout)
+        self._end_processes()
 
     def sinfo(self) -> list[dict[str, str]]:
         """One dictionary a node: node, state, cpus, memory (MB), gres."""
@@ -283,6 +282,11 @@ class Controller:
                 raise ControllerError(f"{command} ended with status {daemon.returncode}\n{self.log()}")
         shown = self._client("sinfo", "--noheader", "--Node", "--partition=main", "--format=%T", check=False).split()
         return shown == ["idle"] * self._nodes
+
+    def _end_processes(self) -> None:
+        for process in processes.of_jobs(self.folder):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process, signal.SIGKILL)
 
     # Asking
 

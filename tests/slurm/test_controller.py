@@ -125,7 +125,9 @@ def test_stop_ends_jobs_that_outlive_their_cancellation_and_removes_everything(m
         folder = slurm.folder
         job = sbatch("(setsid sleep 300 &) ; sleep 300")  # its parent ends at once: this one is lost to proctrack/linuxproc
         slurm.wait_state(job, "RUNNING")
-        slurm.clear()
+        slurm.scancel(job, "KILL")
+        slurm.scancel(job)
+        slurm.wait_empty()
         assert [line.split(maxsplit=2)[2] for line in slurm.leftovers(timeout=3)] == ["sleep 300"]
     assert not folder.exists()
     assert processes.of_jobs(folder) == []
