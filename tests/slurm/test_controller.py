@@ -12,7 +12,7 @@ from pathlib import Path
 
 import processes
 import pytest
-from controller import OVER, Controller, ControllerError
+from controller import OVER, Controller, ControllerError, missing
 
 pytestmark = pytest.mark.cluster
 
@@ -162,3 +162,13 @@ def test_killed_outright_its_daemons_end_too() -> None:
         assert time.monotonic() < deadline, left
         time.sleep(0.1)
     shutil.rmtree(folder)
+
+
+def test_where_slurm_is_missing_the_tests_say_what_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    reason = missing()
+    assert reason is not None
+    assert "sbatch" in reason
+    assert "apt-get install --no-install-recommends slurm-wlm munge" in reason
+    with pytest.raises(ControllerError, match="sbatch"):
+        Controller().start()
