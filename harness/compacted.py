@@ -13,9 +13,11 @@ they were, or a record edited in place. Delete ``ROOT/NAME/compacted`` after suc
 from __future__ import annotations
 
 import functools
+import gc
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +43,18 @@ Look = tuple[int, int]
 """What an account's file looks like: its size, and when it was last changed, in ns."""
 Account = tuple[str, tuple[int, ...], bool]
 """Mechanisms as JSON, steps executed a phase, whether the attempt was stopped."""
+
+
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """Python's search for cycles off: it would look through all records again whenever a quarter more of them is there."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
 
 
 def listing(directory: Path) -> tuple[list[str], Listing]:

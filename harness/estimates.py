@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from .folders import Folders
+from .ledger import AttemptRecord
 
 if TYPE_CHECKING:
     from .plan import PlannedTrial
@@ -16,12 +18,12 @@ COLUMNS = ["method", "cell_id", "data_shape", "steps", "train_seconds", "evaluat
 class Estimates:
     """Seconds and memory by cell, else by method and image shape (seconds then scale with the steps)."""
 
-    def __init__(self, folders: Folders) -> None:
+    def __init__(self, folders: Folders, attempts: Mapping[str, Sequence[AttemptRecord]]) -> None:
         measured: dict[Any, list[dict[str, Any]]] = {}
         if any(folders.table("trials").glob("*.parquet")):
             from . import store
 
-            table = store.read_committed(folders, "trials").select(COLUMNS)
+            table = store.read_committed(folders, "trials", attempts).select(COLUMNS)
             for row in table.to_pylist():
                 if row["status"] == "completed" and row["evaluate_seconds"]:
                     measured.setdefault(row["cell_id"], []).append(row)

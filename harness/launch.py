@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from . import store
+from . import ledger, store
 from .documents import job_document, stage_document
 from .jobs import Event, Executor, Job, Kind
 from .plan import Plan, PlannedTrial
@@ -65,8 +65,9 @@ def run_launch(plan: Plan, path: Path, executor: Executor, on_event: Callable[[E
 
 
 def finish(plan: Plan) -> None:
-    """Move parts that do not count out of the table folders and compact the tables. The lock holder calls it."""
+    """Move parts that do not count out of the table folders, compact records and tables. The lock holder calls it."""
     close_orphans(plan.folders)
+    ledger.compact(plan.folders)
     store.tidy(plan.folders)
     store.compact(plan.folders)
     shutil.rmtree(plan.folders.scratch, ignore_errors=True)  # what killed processes left: nothing of this sweep runs now

@@ -23,6 +23,7 @@ from trainables.privacy.mechanism import Phase, RecordMechanism
 
 from .accounts import Account, Accounts, default_reserve
 from .calibrations import Calibrations
+from .compacted import uncollected
 from .composition import Composition, compose
 from .data import Data, prepare
 from .document import InputError, Mark, Problem
@@ -78,6 +79,8 @@ class Plan:
     """Trial id -> stage folders, of the trials that are to run."""
     notes: Sequence[str]
     calibrations: Calibrations = field(repr=False)
+    attempts: Mapping[str, Sequence[AttemptRecord]] = field(repr=False)
+    """Trial id -> its attempts, of every trial that ever ran in this sweep and whose results still exist."""
     accounts: Mapping[str, TrialAccount] = field(repr=False)
     """Trial id -> what it has spent, of every trial that ever ran in this sweep."""
 
@@ -87,7 +90,7 @@ class Plan:
 
     @cached_property
     def estimates(self) -> Estimates:
-        return Estimates(self.folders)
+        return Estimates(self.folders, self.attempts)
 
     @cached_property
     def compositions(self) -> list[Composition]:
@@ -107,6 +110,7 @@ class Plan:
         return compose(self.calibrations, list(seen.values()), delta=delta, accountant=accountant)
 
 
+@uncollected()
 def make_plan(folders: Folders, specs: Sequence[TrialSpec], *, retry_failed: bool = False, only: str | None = None) -> Plan:
     """Plan the trials of a sweep. Raises ``InputError`` for data that are missing or settings that the data rule out."""
     calibrations = Calibrations(folders.calibrations)
@@ -157,6 +161,7 @@ def make_plan(folders: Folders, specs: Sequence[TrialSpec], *, retry_failed: boo
         needs=needs,
         notes=notes,
         calibrations=calibrations,
+        attempts=attempts,
         accounts=accounts,
     )
 

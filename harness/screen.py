@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 from trainables.evaluation.metrics import METRICS
 
+from .compacted import uncollected
 from .composition import Composition, compose
 from .documents import finite, plan_document
 from .folders import write_json
-from .ledger import lineage_accounts, read_attempts
+from .ledger import lineage_accounts
 from .lock import holder
 from .plan import Plan, PlannedTrial
 from .stages import failure
@@ -130,15 +131,18 @@ def _plan_row(plan: Plan, trials: Sequence[PlannedTrial]) -> list[str]:
     ]
 
 
-def status_document(plan: Plan) -> dict[str, Any]:
-    """How far the sweep is: a status a trial, counts, and what the data set has paid in all sweeps under the root."""
+@uncollected()
+def status_document(plan: Plan, *, metrics_of: int | None = None) -> dict[str, Any]:
+    """How far the sweep is: a status a trial, counts, and what the data set has paid in all sweeps under the root.
+
+    Metrics are those of the first ``metrics_of`` trials, or of all: a row that is not in the compacted copy is a file.
+    """
     from . import store
 
-    attempts = read_attempts(plan.folders)
-    rows = _rows(plan)
+    rows = _rows(plan, plan.trials[:metrics_of])
     trials = []
     for trial in plan.trials:
-        records = attempts.get(trial.trial_id, [])
+        records = plan.attempts.get(trial.trial_id, ())
         end = records[-1].end if records else None
         message = (end or {}).get("message")
         log = str(plan.folders.log(trial.trial_id, records[-1].number)) if records else None
@@ -257,13 +261,12 @@ def real_label(real: Mapping[str, Any], among: Sequence[Mapping[str, Any]]) -> s
     return f"real images ({real['n']:,})" + (f" of {real['data_source']}" if several else "")
 
 
-def _rows(plan: Plan) -> dict[str, dict[str, Any]]:
-    """Trial id -> row of the trials table, of the plan's trials that have one."""
+def _rows(plan: Plan, trials: Sequence[PlannedTrial]) -> dict[str, dict[str, Any]]:
+    """Trial id -> row of the trials table, of those ``trials`` that have one."""
     from . import store
 
-    ids = {trial.trial_id for trial in plan.trials}
-    table = store.read_committed(plan.folders, "trials")
-    return {row["trial_id"]: row for row in table.to_pylist() if row["trial_id"] in ids}
+    attempts = {trial.trial_id: plan.attempts[trial.trial_id] for trial in trials if trial.trial_id in plan.attempts}
+    return {row["trial_id"]: row for row in store.read_committed(plan.folders, "trials", attempts).to_pylist()}
 
 
 def _driver(plan: Plan) -> str:
@@ -312,7 +315,7 @@ def print_results(plan: Plan, console: Console) -> None:
     from .pictures import write_contact_sheet
     from .progress import summary
 
-    rows = _rows(plan)
+    rows = _rows(plan, plan.trials)
     ids = [trial.trial_id for trial in plan.trials]
     shown = []
     for trial in plan.trials:

@@ -285,9 +285,10 @@ def folders_of(results: str | Path) -> Folders:
     return folders
 
 
-def read_committed(folders: Folders, table: str) -> pa.Table:
-    """The parts of a table that count; raises as ``read_table`` does."""
-    return _joined(table, _pieces(table, committed_parts(folders)[table], None, folders))
+def read_committed(folders: Folders, table: str, attempts: Mapping[str, Sequence[AttemptRecord]] | None = None) -> pa.Table:
+    """The parts of a table that count, of the trials of ``attempts`` or of all; raises as ``read_table`` does."""
+    parts = _committed(folders, read_attempts(folders) if attempts is None else attempts)
+    return _joined(table, _pieces(table, parts[table], None, folders))
 
 
 def read_table(table: str, paths: Sequence[Path]) -> pa.Table:
