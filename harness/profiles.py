@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema, model_validator
 
+from .connection import FOR_JOBS, OBJECT_STORE
 from .document import InputError, Mark, Problem, describe, nearest, read_document
 from .quantities import memory_bytes, seconds, spoken
 from .validation import Origin, about, validate
@@ -256,7 +257,7 @@ class Profile(_Section):
     ports: Annotated[str, AfterValidator(_ports)] | None = Field(default=None, examples=["20000-29999"])
     """Ports that nodes may reach each other on, at least 200. Empty: any free port."""
     dashboard: bool = False
-    """Ray's dashboard, which has no password of its own: on the head's machine, for that machine alone."""
+    """Ray's dashboard, on the head's machine and for that machine alone. Needs ``pip install 'ray[default]'``."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Profile:
@@ -349,10 +350,11 @@ def check_request(profile: Profile, cpu: float, gpu: float, memory: int | None) 
     ``memory`` is in bytes; None asks for none.
     """
     worker = profile.worker
-    for asked, has, shown, key in (
-        (cpu, worker.cpus, (f"{cpu:g} CPUs", str(worker.cpus)), "cpu"),
-        (gpu, worker.gpus, (f"{gpu:g} GPUs", str(worker.gpus)), "gpu"),
-        (memory or 0, worker.memory_bytes, (_size(memory or 0), str(worker.memory)), "memory"),
+    room = None if worker.memory_bytes is None else int(worker.memory_bytes * FOR_JOBS) - OBJECT_STORE
+    for key, asked, has, shown in (
+        ("cpu", cpu, worker.cpus, (f"{cpu:g} CPUs", f"{worker.cpus}")),
+        ("gpu", gpu, worker.gpus, (f"{gpu:g} GPUs", f"{worker.gpus}")),
+        ("memory", memory or 0, room, (_size(memory or 0), f"{_size(room or 0)} for trials beside Ray's own part")),
     ):
         if has is not None and asked > has:
             setting = "memory" if key == "memory" else f"{key}s"
