@@ -17,8 +17,9 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema, model_validator
 
 from .connection import FOR_JOBS, OBJECT_STORE
-from .document import InputError, Mark, Problem, describe, nearest, read_document
+from .document import InputError, Mark, Problem, nearest, read_document
 from .quantities import memory_bytes, seconds, spoken
+from .sbatch_options import check_options
 from .validation import Origin, about, validate
 
 FOLDER = Path(__file__).parents[1] / "slurm" / "profiles"
@@ -30,33 +31,6 @@ of its own there, named after the job."""
 
 _GRACE = (10, 65535)  # what Slurm's --signal takes is 16 bits
 _FEWEST_PORTS = 200
-
-# sbatch options that a profile writes from a key of its own, and those that the harness needs for itself.
-_KEY_OF_OPTION = {
-    "partition": "partition",
-    "account": "account",
-    "qos": "qos",
-    "constraint": "constraint",
-    "nodes": "worker.nodes",
-    "mem": "worker.memory` or `head.memory",
-    "mem-per-cpu": "worker.memory` or `head.memory",
-    "mem-per-gpu": "worker.memory` or `head.memory",
-    "time": "worker.walltime` or `head.walltime",
-    "cpus-per-task": "worker.cpus` or `head.cpus",
-    "cpus-per-gpu": "worker.cpus` or `head.cpus",
-    "mincpus": "worker.cpus` or `head.cpus",
-    "gpus": "worker.gpus",
-    "gpus-per-node": "worker.gpus",
-    "gpus-per-task": "worker.gpus",
-    "gpus-per-socket": "worker.gpus",
-    "signal": "grace",
-    "array": "workers",
-}
-_KEPT_OPTIONS = (
-    *("job-name", "output", "error", "input", "open-mode", "chdir", "wrap", "parsable", "wait", "test-only", "time-min"),
-    *("ntasks", "ntasks-per-node", "ntasks-per-core", "ntasks-per-gpu", "ntasks-per-socket", "requeue", "no-requeue"),
-    *("help", "usage", "version", "quiet", "verbose"),
-)
 
 
 def _duration(text: Any) -> Any:
@@ -114,33 +88,12 @@ def _port_range(text: str) -> tuple[int, int]:
     return int(match[1]), int(match[2])
 
 
-def _options(options: dict[str, Any]) -> dict[str, Any]:
-    for name, value in options.items():
-        plain = name.lstrip("-").replace("_", "-")
-        if name.startswith("-"):
-            raise about(name, f"option `{name}` begins with a dash; write `{plain}`")
-        if plain in _KEY_OF_OPTION:
-            raise about(name, f"option `{name}` is not read here; write it as the profile's key `{_KEY_OF_OPTION[plain]}`")
-        if plain in _KEPT_OPTIONS:
-            raise about(name, f"option `{name}` is set by dpsweep itself; remove it")
-        if plain == "gres" and re.search(r"(^|,)(gres/)?gpu\b", str(value)):
-            raise about(
-                name, "GPUs are not read from `gres`; write them as the profile's keys `worker.gpus` and `worker.gpu_type`"
-            )
-        if not re.fullmatch(r"[a-z0-9][a-z0-9-]+", plain):
-            raise about(name, f"`{name}` is no option of sbatch; write its long name, such as `exclude`")
-        if value is None or value is False or isinstance(value, list | dict) or re.search(r"[\x00-\x1f]", str(value)):
-            text = f"option `{name}` is {describe(value)}; expected one line of text, a number, or true for one without a value"
-            raise about(name, text)
-    return options
-
-
 _WRITTEN_TIME = WithJsonSchema({"type": "string"})
 _Duration = Annotated[str | int | float, AfterValidator(_duration), _WRITTEN_TIME]
 _Walltime = Annotated[str | int | float, AfterValidator(_walltime), _WRITTEN_TIME]
 _Memory = Annotated[int | str, AfterValidator(_memory)]
 _Word = Annotated[str, AfterValidator(_word)]
-_Options = Annotated[dict[str, Any], AfterValidator(_options)]
+_Options = Annotated[dict[str, Any], AfterValidator(check_options)]
 
 
 class _Section(BaseModel):
