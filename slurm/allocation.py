@@ -156,7 +156,10 @@ def _slurm_cpus(environment: Mapping[str, str]) -> list[int]:
 
 
 def _slurm_memory(environment: Mapping[str, str]) -> list[int]:
-    """Bytes allocated on this node; a job asks by node, by processor or by GPU, and 0 stands for the whole node."""
+    """Bytes allocated on this node; a job asks by node, by processor or by GPU, and 0 stands for the whole node.
+
+    These are the variables of ``sbatch`` and ``salloc``, which steps inherit: a step's own ``--mem`` is told by its cgroup alone.
+    """
     if not _in_job(environment):
         return []
     found = [_number(environment, "SLURM_MEM_PER_NODE")]
