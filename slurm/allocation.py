@@ -158,7 +158,7 @@ def _slurm_cpus(environment: Mapping[str, str]) -> list[int]:
 def _slurm_memory(environment: Mapping[str, str]) -> list[int]:
     """Bytes allocated on this node; a job asks by node, by processor or by GPU, and 0 stands for the whole node.
 
-    These are the variables of ``sbatch`` and ``salloc``, which steps inherit: a step's own ``--mem`` is told by its cgroup alone.
+    These are the variables of ``sbatch`` and ``salloc``, which steps inherit; a step's own ``--mem`` only its cgroup tells.
     """
     if not _in_job(environment):
         return []
