@@ -18,7 +18,6 @@ import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 from .folders import Folders
@@ -57,13 +56,13 @@ def uncollected() -> Iterator[None]:
             gc.enable()
 
 
-def listing(directory: Path) -> tuple[list[str], Listing]:
+def listing(directory: os.DirEntry[str]) -> tuple[list[str], Listing]:
     """File names in a trial's folder of records, and what the folder looks like.
 
     The names are listed first: a network file system asks its server for the folder when it is opened, and may otherwise
     answer from what it remembers. Raises ``OSError`` where there is no such folder.
     """
-    with os.scandir(directory) as entries:
+    with os.scandir(directory.path) as entries:
         names = sorted(entry.name for entry in entries)
     return names, ("/".join(names), directory.stat().st_ctime_ns)
 

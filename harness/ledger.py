@@ -217,10 +217,26 @@ def sweep_accounts(folders: Folders) -> dict[str, TrialAccount]:
     return _by_trial(_accounts(folders).values())
 
 
-def lineage_accounts(root: Path, lineage: str) -> list[TrialAccount]:
-    """What every trial of every sweep under ``root`` has spent on the data set named ``lineage``."""
-    sweeps = sorted(path.name for path in (root / "ledger" / lineage).glob("*") if path.is_dir())
-    return [account for sweep in sweeps for account in _by_trial(_accounts(Folders(root, sweep), lineage).values()).values()]
+def lineage_accounts(
+    root: Path, lineage: str, known: Mapping[str, Mapping[str, TrialAccount]] | None = None
+) -> list[TrialAccount]:
+    """What every trial of every sweep under ``root`` has spent on the data set named ``lineage``.
+
+    ``known`` are ``sweep_accounts`` that have been read already, by the names of their sweeps.
+    """
+    found: list[TrialAccount] = []
+    for sweep in sorted(path.name for path in (root / "ledger" / lineage).glob("*") if path.is_dir()):
+        folders = Folders(root, sweep)
+        if known and sweep in known and all(other == lineage for other in _lineages(folders)):
+            found += known[sweep].values()
+        else:
+            found += _by_trial(_accounts(folders, lineage).values()).values()
+    return found
+
+
+def _lineages(folders: Folders) -> list[str]:
+    """Names of the data sets that the sweep has spent on."""
+    return [path.parent.name for path in folders.ledger.glob(f"*/{folders.name}")]
 
 
 def read_account(path: Path) -> tuple[tuple[Phase, ...], tuple[int, ...], bool]:
@@ -281,11 +297,11 @@ def _account_files(folders: Folders, trial_id: str) -> list[tuple[int, Path]]:
 
 def _listed(folders: Folders, lineage: str | None = None) -> Iterator[tuple[str, os.DirEntry[str]]]:
     """(lineage, file) of the sweep's accounts, under one lineage or under all."""
-    for directory in folders.ledger.glob("*") if lineage is None else [folders.ledger / lineage]:
-        with suppress(FileNotFoundError, NotADirectoryError), os.scandir(directory / folders.name) as entries:
+    for name in _lineages(folders) if lineage is None else [lineage]:
+        with suppress(FileNotFoundError, NotADirectoryError), os.scandir(folders.ledger / name / folders.name) as entries:
             for entry in entries:
                 if entry.name.endswith(".jsonl"):
-                    yield directory.name, entry
+                    yield name, entry
 
 
 def _accounts(folders: Folders, lineage: str | None = None) -> dict[str, tuple[compacted.Look, str, _Spent]]:
@@ -328,18 +344,17 @@ def _records(folders: Folders) -> dict[str, tuple[compacted.Listing, str]]:
     copied = compacted.read_records(folders)
     found = {}
     with os.scandir(folders.attempts) as entries:
-        trial_ids = sorted(entry.name for entry in entries if entry.is_dir())
-    for trial_id in trial_ids:
-        directory = folders.attempts / trial_id
-        names, listing = compacted.listing(directory)
-        known = copied.get(trial_id)
-        found[trial_id] = known if known and known[0] == listing else (listing, _records_text(directory, names))
+        trials = sorted((entry for entry in entries if entry.is_dir()), key=lambda entry: entry.name)
+    for entry in trials:
+        names, listing = compacted.listing(entry)
+        known = copied.get(entry.name)
+        found[entry.name] = known if known and known[0] == listing else (listing, _records_text(entry.path, names))
     return found
 
 
-def _records_text(directory: Path, names: Sequence[str]) -> str:
+def _records_text(path: str, names: Sequence[str]) -> str:
     """[number, start, end] of the attempts in a folder as JSON, each record as its file has it."""
-    texts = []
+    texts, directory = [], Path(path)
     for number in sorted(int(name.partition(".")[0]) for name in names if _START.fullmatch(name)):
         start = (directory / f"{number}.start.json").read_text()
         end = (directory / f"{number}.end.json").read_text() if f"{number}.end.json" in names else "null"

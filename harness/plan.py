@@ -205,6 +205,8 @@ class _Planner:
         self._driver = holder(folders.lock)
         self._data: dict[str, Data] = {}
         self._mechanisms: dict[tuple[str, str, str, str], tuple[tuple[Phase, ...], dict[str, Stage]]] = {}
+        self._cells: dict[tuple[str, str, str, str], str] = {}
+        self._evaluations: dict[tuple[Any, ...], tuple[Stage, str]] = {}
         self._weights: dict[str | None, InceptionWeights] = {}
         self.notes: dict[str, None] = {}
 
@@ -230,8 +232,8 @@ class _Planner:
             "privacy": request,
         }
         inception = self._inception(spec, data)
-        reference = reference_stage(spec.evaluate.samples, spec.evaluate.metrics, inception)
-        trial_id, evaluation_id = _hash({**identity, "seed": spec.seed}), _hash({**reference.config, "data": data.fingerprint})
+        reference, evaluation_id = self._evaluation(spec, data, inception)
+        trial_id = _hash({**identity, "seed": spec.seed})
         if privacy.delta > 1 / data.info.size:
             fair = f"1/N = {1 / data.info.size:.2g}"
             self.notes[f"delta {privacy.delta:g} exceeds {fair}: it would allow a record to be published outright"] = None
@@ -248,7 +250,7 @@ class _Planner:
         return PlannedTrial(
             spec=spec,
             trial_id=trial_id,
-            cell_id=_hash(identity),
+            cell_id=self._cell_id(spec, data, identity),
             evaluation_id=evaluation_id,
             data=data,
             account=account,
@@ -265,6 +267,20 @@ class _Planner:
         """Folder -> stage, of all that what is left of the trial needs: the method's stages, the evaluation's reference."""
         own = self._mechanism(trial.spec, trial.data)[1] if trial.action == "train" else {}
         return {**own, stage_id(trial.reference, trial.data.fingerprint): trial.reference}
+
+    def _cell_id(self, spec: TrialSpec, data: Data, identity: Mapping[str, Any]) -> str:
+        key = spec.method, spec.config_key, data.fingerprint, canonical_json(identity["privacy"])
+        if key not in self._cells:
+            self._cells[key] = _hash(identity)
+        return self._cells[key]
+
+    def _evaluation(self, spec: TrialSpec, data: Data, inception: InceptionWeights | None) -> tuple[Stage, str]:
+        """The stage that the evaluation needs, and the evaluation's id."""
+        key = spec.evaluate.samples, tuple(spec.evaluate.metrics), inception, data.fingerprint
+        if key not in self._evaluations:
+            reference = reference_stage(spec.evaluate.samples, spec.evaluate.metrics, inception)
+            self._evaluations[key] = reference, _hash({**reference.config, "data": data.fingerprint})
+        return self._evaluations[key]
 
     def _prepare_data(self, spec: TrialSpec) -> Data:
         key = spec.data.model_dump_json()

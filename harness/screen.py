@@ -195,7 +195,8 @@ def _print_failed_stages(failed: Sequence[Mapping[str, Any]], console: Console) 
 
 def lineage_account(plan: Plan, lineage: str) -> list[Composition]:
     """What all attempts of all sweeps under the root have spent on a data set, an entry a neighbouring relation."""
-    seen = [(account.phases, account.charged) for account in lineage_accounts(plan.folders.root, lineage)]
+    accounts = lineage_accounts(plan.folders.root, lineage, {plan.folders.name: plan.accounts})
+    seen = [(account.phases, account.charged) for account in accounts]
     delta = min(trial.spec.privacy.delta for trial in plan.trials)
     found = compose(plan.calibrations, seen, delta=delta, accountant="pld")
     plan.calibrations.save()

@@ -186,7 +186,8 @@ def test_a_trial_that_has_begun_keeps_its_noise_whatever_is_calibrated_now(
     begin(before, 4)
     monkeypatch.setattr("harness.accounts.CHECKPOINTS_A_TRIAL", 2)
     assert plan(tmp_path).trials[0].account.phases == before.trials[0].account.phases
-    (tmp_path / "ledger").rename(tmp_path / "elsewhere")
+    for folder in ("ledger", "planned"):
+        (tmp_path / folder).rename(tmp_path / f"former_{folder}")
     assert plan(tmp_path).trials[0].account.phases != before.trials[0].account.phases, "more reserve needs more noise"
 
 
