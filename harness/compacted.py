@@ -12,8 +12,9 @@ they were, or a record edited in place. Delete ``ROOT/NAME/compacted`` after suc
 
 from __future__ import annotations
 
-import functools
 import gc
+import hashlib
+import io
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,8 +23,7 @@ from typing import Any
 
 from .folders import Folders
 
-VERSION = b"1"
-_VERSION_KEY = b"dpsweep.copy"
+VERSION = 1
 _COLUMNS = {
     "records": {"trial_id": "string", "files": "string", "changed": "int64", "records": "string"},
     "accounts": {
@@ -108,30 +108,33 @@ def write_accounts(folders: Folders, found: Mapping[str, tuple[Look, Account]]) 
 
 
 def _read(folders: Folders, name: str) -> dict[str, list[Any]]:
-    """The columns of a copy; empty ones where there is none to be read."""
-    path = folders.compacted / f"{name}.parquet"
-    empty: dict[str, list[Any]] = {column: [] for column in _COLUMNS[name]}
-    if not path.exists():
-        return empty
+    """The columns of a copy; empty ones where there is none that is whole and of this version."""
+    try:
+        stamp, _, table = (folders.compacted / f"{name}.copy").read_bytes().partition(b"\n")
+    except OSError:
+        table = stamp = b""
+    if not table or stamp != _stamp(table):
+        return {column: [] for column in _COLUMNS[name]}
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    try:
-        with pq.ParquetFile(path, page_checksum_verification=True) as file:
-            if (file.schema_arrow.metadata or {}).get(_VERSION_KEY) != VERSION:
-                return empty
-            table = file.read(use_threads=False)
-    except (OSError, pa.ArrowInvalid):
-        return empty
-    return {column: table[column].to_pylist() for column in empty}
+    with pq.ParquetFile(pa.BufferReader(table)) as file:
+        columns = file.read(use_threads=False)
+    return {column: columns[column].to_pylist() for column in _COLUMNS[name]}
 
 
 def _write(folders: Folders, name: str, columns: Mapping[str, Sequence[Any]]) -> None:
-    """Write a copy by rename, for the owner's eyes as the accounts are."""
+    """Write a copy by rename, for the owner's eyes as the accounts are: a line that vouches for the rest, then Parquet."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    fields = [(column, pa.type_for_alias(kind)) for column, kind in _COLUMNS[name].items()]
-    table = pa.table(dict(columns), schema=pa.schema(fields, metadata={_VERSION_KEY: VERSION}))
-    save = functools.partial(pq.write_table, table, compression="zstd", write_page_checksum=True)
-    folders.write(folders.compacted / f"{name}.parquet", save, private=True)
+    table = io.BytesIO()
+    schema = pa.schema([(column, pa.type_for_alias(kind)) for column, kind in _COLUMNS[name].items()])
+    pq.write_table(pa.table(dict(columns), schema=schema), table, compression="zstd")
+    content = table.getvalue()
+    folders.write(folders.compacted / f"{name}.copy", lambda file: file.write(_stamp(content) + b"\n" + content), private=True)
+
+
+def _stamp(table: bytes) -> bytes:
+    """Bits that have changed must not change an account: checksums within Parquet leave out parts of the file."""
+    return f"dpsweep copy {VERSION} {hashlib.sha256(table).hexdigest()}".encode()
