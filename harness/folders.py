@@ -165,11 +165,16 @@ def canonical_json(value: Any) -> str:
 
 def write_json(path: Path, value: Any) -> None:
     """Write ``value`` durably by rename: a reader sees the old file or the new one, never a part."""
+    write_text(path, json.dumps(value, indent=1))
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write ``text`` as ``write_json`` does."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
         with temporary.open("w") as file:
-            json.dump(value, file, indent=1, sort_keys=False)
+            file.write(text)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
