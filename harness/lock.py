@@ -28,16 +28,27 @@ class Locked(RuntimeError):
 class DriverLock:
     """Context manager that holds a sweep for this process; a lock whose holder is gone is taken over.
 
-    Raises ``Locked`` with the holder's host and pid, and since when it holds the sweep.
+    ``patience`` is how many seconds a holder is waited for. Raises ``Locked`` with the holder's host and pid, and since when it
+    holds the sweep.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, path: Path, *, patience: float = 0.0) -> None:
+        self._path, self._patience = path, patience
         self._record = {**_identity(), "since": time.time()}
         self._released = threading.Event()
         self._heart = threading.Thread(target=self._beat, daemon=True, name="driver-lock")
 
     def __enter__(self) -> DriverLock:
+        end = time.monotonic() + self._patience
+        while True:
+            try:
+                return self._take()
+            except Locked:
+                if time.monotonic() > end:
+                    raise
+                time.sleep(1)
+
+    def _take(self) -> DriverLock:
         record = self._record
         for _ in range(3):
             try:

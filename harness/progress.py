@@ -84,6 +84,19 @@ def stop_on_signals(stop_file: Path, say: Callable[[str], None] | None = None) -
             signal.signal(number, handler)
 
 
+@contextlib.contextmanager
+def interrupted_by_term() -> Iterator[None]:
+    """Make SIGTERM a ``KeyboardInterrupt``, so that what was begun before any trial runs is undone."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 @dataclass
 class _State:
     """What is known of one job."""

@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from slurm.jobs import RUN, Worker
-from slurm.launch import POLL_S, JobRequest, QueuedJob, SlurmError, cancel, queue, submit
+from slurm.launch import POLL_S, JobRequest, QueuedJob, cancel, queue, submit
+from slurm.node import SlurmError
 from slurm.ports import Ports
 from slurm.run import BEAT_S, RunFolder
 
@@ -32,10 +33,7 @@ IDLE_S = 60.0
 _HEAD_LOST = {"RAY_gcs_rpc_server_reconnect_timeout_s": "30"}
 """Seconds after which a worker's Ray ends that cannot reach its head."""
 
-_ALL_GONE = (
-    "all worker jobs have ended, by scancel or by themselves, and nothing can run; the same command goes on. "
-    "Their logs are in {jobs}"
-)
+_ALL_GONE = "all worker jobs have ended, by scancel or by themselves, and nothing can run; the same command goes on."
 
 
 def worker_request(profile: Profile, name: str) -> JobRequest:
@@ -194,17 +192,19 @@ class SlurmCluster(Cluster):
         self._looked = time.monotonic()
 
     def wait(self) -> None:
-        """Wait until ``min_workers`` have joined, as long as the queue takes. Raises ``ClusterError`` where none can come."""
-        while len(self.joined()) < self.profile.min_workers:
-            self._tell()
-            if self._hopeless(self.profile.min_workers):
-                problems = [path.read_text() for path in sorted(self.run.nodes.glob("*.error"))]
-                told = "; ".join(dict.fromkeys(problems)) or _log_tail(self.run)
+        """Wait until ``min_workers`` nodes have joined, as long as the queue takes.
+
+        Raises ``ClusterError`` where they cannot come, ``KeyboardInterrupt`` where the sweep is asked to stop.
+        """
+        while not self._enough(self.profile.min_workers):
+            if self.run.stop.exists():
+                raise KeyboardInterrupt
+            if self._hopeless:
+                told = "; ".join(self._problems()) or _log_tail(self.run)
                 raise ClusterError(f"the worker jobs have ended before trials could begin: {told} (logs: {self.run.jobs})")
             if self.head is not None and not self.head.running():
                 raise ClusterError(f"the Ray head on {socket.gethostname()} has ended:\n{self.head.tail()}")
             time.sleep(1)
-        self._tell()
 
     def joined(self) -> dict[str, str]:
         """Ray's ids of the worker nodes that are there, with their Slurm jobs."""
@@ -219,24 +219,44 @@ class SlurmCluster(Cluster):
 
     def look(self, stop_file: Path, load: Load) -> None:
         """Tell how many workers there are; stop where none can come any more; give back those that have nothing to do."""
-        self._tell()
         if self.run.stop.exists():
             stop_file.touch()
-        if self._hopeless(1):
-            self.say(_ALL_GONE.format(jobs=self.run.jobs))
+        if not self._enough(1) and self._hopeless and not stop_file.exists():
+            self.say(f"{_ALL_GONE} {'; '.join(self._problems())} (logs: {self.run.jobs})")
             stop_file.touch()
         self._give_back(load)
 
-    def _hopeless(self, least: int) -> bool:
-        """Whether fewer than ``least`` nodes are there and no more can come: two looks at the queue in a row say so."""
-        nodes = len(self.joined())
-        if nodes >= least:
+    def _enough(self, least: int) -> bool:
+        """Whether ``least`` nodes are there; tells how many when that changes, and looks at the queue where some are missing.
+
+        ``_hopeless`` says after it whether too few can come: two looks in a row, half a minute apart, have to agree.
+        """
+        there, wanted = len(self.joined()), len(self.run.worker_jobs()) * self.profile.worker.nodes
+        waiting: list[str] = []
+        if there < wanted:
+            if self._look_at_queue():
+                coming = sum(job.state != "COMPLETING" for job in self._queued.values()) * self.profile.worker.nodes
+                self._none_since = self._none_since + 1 if coming < least else 0
+            waiting = [job.reason for job in self._queued.values() if job.state == "PENDING"]
+        words = f"workers: {there} of {wanted} nodes have joined"
+        if waiting:
+            words += f"; {len(waiting)} jobs wait in the queue ({', '.join(sorted(set(waiting)))})"
+        words = "; ".join([words, *self._problems()])
+        if words != self._said:
+            self._said = words
+            self.say(words)
+        if there >= least:
             self._none_since = 0
-            return False
-        if self._look_at_queue():
-            coming = sum(job.state != "COMPLETING" for job in self._queued.values()) * self.profile.worker.nodes
-            self._none_since = self._none_since + 1 if coming < least else 0
-        return self._none_since >= 2
+        return there >= least
+
+    @property
+    def _hopeless(self) -> bool:
+        failed = len(list(self.run.nodes.glob("*.error")))
+        return self._none_since >= 2 or failed >= len(self.run.worker_jobs()) * self.profile.worker.nodes > 0
+
+    def _problems(self) -> list[str]:
+        """What nodes that could not join have said, each sentence once."""
+        return list(dict.fromkeys(path.read_text() for path in sorted(self.run.nodes.glob("*.error"))))
 
     def _look_at_queue(self) -> bool:
         """Look at the queue, but not twice in half a minute; whether it was looked at."""
@@ -249,20 +269,6 @@ class SlurmCluster(Cluster):
             return False  # a controller that restarts is no reason to end anything
         self.run.write(self.run.queue, {job: vars(found) for job, found in self._queued.items()})
         return True
-
-    def _tell(self) -> None:
-        """Say how many workers there are when that has changed."""
-        there = len(self.joined())
-        wanted = len(self.run.worker_jobs()) * self.profile.worker.nodes
-        if there < wanted:
-            self._look_at_queue()
-        waiting = [job.reason for job in self._queued.values() if job.state == "PENDING"] if there < wanted else []
-        words = f"workers: {there} of {wanted} nodes have joined"
-        if waiting:
-            words += f"; {len(waiting)} jobs wait in the queue ({', '.join(sorted(set(waiting)))})"
-        if words != self._said:
-            self._said = words
-            self.say(words)
 
     def _give_back(self, load: Load) -> None:
         """Cancel the jobs of workers that have had nothing to do for a while, and those still in the queue."""

@@ -24,7 +24,9 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from .expand import TrialSpec
+    from .lock import DriverLock
     from .plan import Plan
+    from .profiles import Profile
     from .spec import Sweep
 
 OK, FAILED, BAD_INPUT, INFEASIBLE, INTERRUPTED = 0, 1, 2, 3, 130
@@ -40,14 +42,23 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--dry-run", action="store_true", help="show trials, noise, epsilon, time and memory; run nothing")
     command.add_argument("--status", action="store_true", help="show how far the sweep is; run nothing")
     command.add_argument("--json", action="store_true", help="print --dry-run or --status as one JSON object")
-    command.add_argument("--schema", action="store_true", help="print the JSON schema of sweep files")
+    command.add_argument(
+        "--schema",
+        nargs="?",
+        const="sweep",
+        choices=("sweep", "profile"),
+        help="print the JSON schema of sweep files, or of Slurm profiles",
+    )
     command.add_argument(
         "--on",
         default="local",
         metavar="WHERE",
         help="local (default: this machine, through Ray), inline (in this process, one trial after the other), auto (the Ray "
-        "cluster that `ray start` made here), or the ADDRESS of a Ray cluster",
+        "cluster that `ray start` made here), the ADDRESS of a Ray cluster, or slurm:PROFILE (jobs of a Slurm cluster; see "
+        "slurm/README.md)",
     )
+    command.add_argument("--detach", action="store_true", help="with --on slurm:PROFILE: submit, and return at once")
+    command.add_argument("--stop", action="store_true", help="ask whoever runs the sweep to stop, trials with checkpoints")
     command.add_argument("--results", default="results", metavar="DIR", help="where results are kept (default: results)")
     command.add_argument(
         "--set", action="append", default=[], metavar="PATH=VALUE", help="change the file before it is read: train.steps=50"
@@ -62,9 +73,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; return its exit status."""
     arguments = parser().parse_args(argv)
     if arguments.schema:
+        from .profiles import profile_schema
         from .spec import json_schema
 
-        _print_json(json_schema())
+        _print_json(profile_schema() if arguments.schema == "profile" else json_schema())
         return OK
     if arguments.file is None:
         parser().print_usage(sys.stderr)
@@ -73,13 +85,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.json and not (arguments.dry_run or arguments.status):
         print("--json goes with --dry-run or --status", file=sys.stderr)
         return BAD_INPUT
+    if arguments.detach and not arguments.on.startswith("slurm:"):
+        print("--detach goes with --on slurm:PROFILE", file=sys.stderr)
+        return BAD_INPUT
+    from slurm.node import SlurmError
+
     from .connection import ClusterError, NoGPU
     from .ledger import LedgerError
 
     try:
         _check_one_distribution()
         return _command(arguments)
-    except (InputError, Locked, ClusterError, LedgerError) as error:
+    except (InputError, Locked, ClusterError, LedgerError, SlurmError) as error:
         smaller = Path(arguments.file).with_stem(f"{Path(arguments.file).stem}_cpu")
         instead = f"; or run {smaller}, which is made for processors" if isinstance(error, NoGPU) and smaller.exists() else ""
         print(f"{error}{instead}", file=sys.stderr)
@@ -105,33 +122,68 @@ def _command(arguments: argparse.Namespace) -> int:
     specs = expand(sweep)
     folders = Folders(Path(arguments.results).absolute(), sweep.spec.name)
     console = Console(markup=False, emoji=False, highlight=False)
+    if arguments.stop:
+        from .slurm_command import stop
+
+        console.print(stop(folders), soft_wrap=True)
+        return OK
+    profile = _profile(arguments)
     if not (arguments.dry_run or arguments.status):
+        if profile is not None and profile.head.where == "job":
+            from .slurm_command import run_in_job
+
+            return run_in_job(arguments, folders, specs, profile, console)
         return _run(arguments, sweep, specs, folders, console)
     plan = make_plan(folders, specs, retry_failed=arguments.retry_failed, only=arguments.only)
     if arguments.status:
-        document = screen.status_document(plan)
-        _print_json(document) if arguments.json else screen.print_status(plan, document, console)
+        document = screen.status_document(plan, metrics_of=None if arguments.json else screen.MOST_ROWS)
+        slurm = None
+        if (folders.sweep / "clusters").is_dir():
+            from . import slurm_command
+
+            slurm = slurm_command.status_document(folders.sweep)
+        if arguments.json:
+            _print_json({**document, "slurm": slurm})
+            return OK
+        screen.print_status(plan, document, console)
+        if slurm is not None:
+            console.print(slurm_command.status_sentence(slurm), soft_wrap=True)
         return OK
     if arguments.json:
         _print_json(plan_document(plan))
     else:
         screen.print_plan(plan, console)
     plan.calibrations.save()
+    if profile is not None:
+        from . import slurm_command
+
+        slurm_command.check_plan(plan, profile)
+        if not arguments.json:
+            slurm_command.print_cost(plan, profile, console)
+            slurm_command.print_scripts(profile, folders.sweep, console)
     return INFEASIBLE if any(trial.action == "infeasible" for trial in plan.trials) else OK
+
+
+def _profile(arguments: argparse.Namespace) -> Profile | None:
+    """The Slurm profile that --on names; None for other machines, and in the job that holds the sweep already."""
+    if not arguments.on.startswith("slurm:") or os.environ.get("DPSWEEP_RUN"):
+        return None
+    from .profiles import load_profile
+
+    return load_profile(arguments.on.removeprefix("slurm:"))
 
 
 def _run(arguments: argparse.Namespace, sweep: Sweep, specs: Sequence[TrialSpec], folders: Folders, console: Console) -> int:
     from . import screen
     from .cluster import connect
     from .launch import finish, new_launch, run_launch, stage_jobs, trial_jobs
-    from .lock import DriverLock
     from .plan import make_plan
-    from .progress import Progress, stop_on_signals
+    from .progress import Progress, interrupted_by_term, stop_on_signals
     from .recovery import recover
     from .stages import set_aside_damaged
 
     folders.make_private()
-    with DriverLock(folders.lock):
+    with _lock(folders), interrupted_by_term():
         notes = recover(folders)
         plan = make_plan(folders, specs, retry_failed=arguments.retry_failed, only=arguments.only)
         if damaged := set_aside_damaged(folders, chain.from_iterable(plan.needs.values())):
@@ -164,6 +216,14 @@ def _run(arguments: argparse.Namespace, sweep: Sweep, specs: Sequence[TrialSpec]
         after = make_plan(folders, specs, only=arguments.only)
         screen.write_sweep_record(after, sweep)
         return _conclude(after, console, interrupted=(path.parent / "stop").exists())
+
+
+def _lock(folders: Folders) -> DriverLock:
+    """The lock of the sweep. In a Slurm job that was queued again, one that its last start has left is waited for."""
+    from .lock import STALE_S, DriverLock
+
+    patience = STALE_S + 30 if os.environ.get("DPSWEEP_RUN") else 0.0
+    return DriverLock(folders.lock, patience=patience)
 
 
 def _conclude(plan: Plan, console: Console, *, interrupted: bool) -> int:

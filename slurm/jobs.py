@@ -137,7 +137,9 @@ class Head:
 
     def __call__(self) -> int:
         """Run the command to its end; once more where it, or its Ray, was killed."""
-        self._run.exit.unlink(missing_ok=True)
+        signal.signal(signal.SIGTERM, self._told)
+        for file in (self._run.exit, self._run.stop):  # of an earlier start of this job
+            file.unlink(missing_ok=True)
         status = 1
         for _ in range(_STARTS):
             status = self._command_status()
@@ -157,18 +159,16 @@ class Head:
                 env={**os.environ, RUN: str(self._run.path)},
                 preexec_fn=_ignore_usr2,
             )
-        told = False
-        while True:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                return self._process.wait(1.0)
-            if self._run.stop.exists() and not told:
-                told = True
-                self._process.terminate()
+        return self._process.wait()
+
+    def _told(self, number: int, frame: FrameType | None) -> None:
+        """Cancelled: the command may have been told by the same signal, or not; a file says it twice without harm."""
+        self._run.stop.touch()
 
     def checkpoint(self) -> DelayedSubmission:
         """Have the sweep stop, its trials with checkpoints; it goes on when the job starts again."""
         if self._process is not None and self._process.poll() is None:
-            self._process.terminate()
+            self._run.stop.touch()
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.wait(max(1.0, self._grace_s - _PATIENCE_S))
         return DelayedSubmission(self)

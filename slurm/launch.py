@@ -16,15 +16,13 @@ from typing import Any
 from submitit import SlurmExecutor
 from submitit.helpers import clean_env
 
+from .node import SlurmError
+
 POLL_S = 30.0
 """Fewest seconds between two looks at the queue."""
 
 _ROUNDS = 1_000_000
 """How often a job may be queued again after its walltime; submitit counts every job under ten minutes as timed out."""
-
-
-class SlurmError(RuntimeError):
-    """Slurm cannot be reached, or refuses: one sentence with what it said."""
 
 
 @dataclass(frozen=True, kw_only=True)

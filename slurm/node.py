@@ -1,10 +1,11 @@
-"""Ray nodes as child processes, and what Slurm jobs run: a worker that joins a head, or the command that holds a sweep.
+"""Ray nodes as child processes that end with their parent.
 
-``main`` runs ``ray start --block`` in a process of its own until its standard input closes. Slurm sends the
-signals that tell a job to leave (SIGTERM of a cancellation or preemption, SIGUSR2 before the walltime ends) to every process
-of the job; Ray's own processes would end at once. Here they, and all that they start, ignore SIGUSR2 and have SIGTERM
-blocked, so that trials write a checkpoint first and this module says when Ray ends. An end of the parent, of whatever kind,
-closes the pipe. Nothing here stops Ray by name: other clusters of the same user are not touched.
+``main`` runs ``ray start --block`` in a process of its own until its standard input closes. Slurm sends the signals that tell
+a job to leave (SIGTERM of a cancellation or preemption, SIGUSR2 before the walltime ends) to every process of the job, or to
+its first alone, by the cluster's way to keep track of processes; Ray's own would end at once. Here they, and all that they
+start, ignore SIGUSR2 and have SIGTERM blocked, so that trials write a checkpoint first and this module says when Ray ends. An
+end of the parent, of whatever kind, closes the pipe. Nothing here stops Ray by name: other clusters of the same user are not
+touched.
 """
 
 from __future__ import annotations
@@ -33,6 +34,10 @@ _ROOT = Path(__file__).parents[1]
 _POLL_S = 0.2
 _END_S = 20.0
 """Longest that Ray's processes may take to end once no trial runs."""
+
+
+class SlurmError(RuntimeError):
+    """Slurm cannot be reached, or refuses: one sentence with what it said."""
 
 
 class RayFailed(RuntimeError):

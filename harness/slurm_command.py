@@ -1,0 +1,289 @@
+"""The command's side of a sweep that a Slurm job holds: submit that job, follow it, ask it to stop, say how it stands."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import shlex
+import shutil
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from slurm.jobs import Head
+from slurm.launch import POLL_S, QueuedJob, cancel, queue, script, submit
+from slurm.node import SlurmError
+from slurm.run import RunFolder
+
+from .connection import ClusterError
+from .folders import Folders
+from .lock import Locked, holder
+from .profiles import Profile, check_request, cost_sentence
+from .slurm_cluster import head_request, new_run, runs, worker_request
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from .expand import TrialSpec
+    from .plan import Plan
+
+OK, FAILED, INFEASIBLE, INTERRUPTED = 0, 1, 3, 130
+
+
+def check_plan(plan: Plan, profile: Profile) -> None:
+    """Raise ``ClusterError`` where a trial to run asks for more than one node of a worker has: it would wait for ever."""
+    for trial in plan.to_do:
+        asked = trial.spec.resources
+        problem = check_request(profile, asked.cpu, asked.gpu, asked.memory_bytes)
+        if problem is not None:
+            raise ClusterError(f"{trial.spec.label}: {problem}")
+
+
+def print_cost(plan: Plan, profile: Profile, console: Console) -> None:
+    """What the profile may cost, at most and by the estimates of earlier trials."""
+    console.print(cost_sentence(profile), soft_wrap=True)
+    estimates = [(plan.estimates.of(trial)["seconds"], trial.spec.resources) for trial in plan.to_do]
+    if estimates and all(seconds is not None for seconds, _ in estimates):
+        gpu = sum((seconds or 0) * resources.gpu for seconds, resources in estimates) / 3600
+        cpu = sum((seconds or 0) * resources.cpu for seconds, resources in estimates) / 3600
+        words = f"{gpu:,.3g} GPU-hours and " if gpu else ""
+        console.print(f"By the time that earlier trials took, those to run need {words}{cpu:,.3g} CPU-hours.")
+
+
+def print_scripts(profile: Profile, sweep: Path, console: Console) -> None:
+    """What would be given to sbatch."""
+    jobs = sweep / "clusters" / "RUN" / "jobs"
+    if profile.head.where == "job":
+        head = script(head_request(profile, _name(sweep.name)), jobs)
+        console.print(f"\n# the job that holds the sweep\n{head}", soft_wrap=True)
+    times = f" (submitted {profile.workers} times)" if profile.workers > 1 else ""
+    console.print(f"\n# a worker job{times}\n{script(worker_request(profile, _name(sweep.name)), jobs)}", soft_wrap=True)
+
+
+def _name(sweep: str) -> str:
+    return f"dpsweep-{sweep}"
+
+
+def run_in_job(
+    arguments: argparse.Namespace, folders: Folders, specs: Sequence[TrialSpec], profile: Profile, console: Console
+) -> int:
+    """Plan, submit the job that holds the sweep, and follow it unless told to detach; return the exit status."""
+    from . import screen
+    from .lock import DriverLock
+    from .plan import make_plan
+
+    folders.make_private()
+    with DriverLock(folders.lock):  # two commands at once submit one job
+        refuse_second(folders.sweep)
+        plan = make_plan(folders, specs, retry_failed=arguments.retry_failed, only=arguments.only)
+        screen.print_plan(plan, console)
+        check_plan(plan, profile)
+        if not plan.to_do:
+            return _nothing_to_do(plan, console)
+        print_cost(plan, profile, console)
+        run = submit_head(arguments, folders, profile)
+    job = (run.read(run.record) or {})["job"]
+    console.print(f"Slurm job {job} holds the sweep; its files: {run.path}", soft_wrap=True)
+    elsewhere = f" --results {arguments.results}" if arguments.results != "results" else ""
+    again = f"python -m harness.sweep {arguments.file}{elsewhere}"
+    console.print(f"  how far it is: {again} --status\n  stop it:       {again} --stop", soft_wrap=True)
+    return OK if arguments.detach else follow(run, console)
+
+
+def _nothing_to_do(plan: Plan, console: Console) -> int:
+    console.print("Nothing to do.")
+    actions = {trial.action for trial in plan.trials} - {"left"}
+    return INFEASIBLE if actions == {"infeasible"} else OK if actions <= {"done", "infeasible"} else FAILED
+
+
+def refuse_second(sweep: Path) -> None:
+    """Raise ``Locked`` while an earlier run's job that is to hold the sweep waits or runs; end what a dead one has left."""
+    for run in runs(sweep):
+        record = run.read(run.record) or {}
+        if run.exit.exists() or not record.get("job"):
+            continue
+        job = record["job"]
+        found = queue([job, *run.worker_jobs()])
+        if job in found:
+            since = record.get("submitted", "an unknown time")
+            raise Locked(
+                f"{sweep} is held by Slurm job {job} ({found[job].state.lower()}), submitted at {since}: --status shows how "
+                "far it is, --stop ends it"
+            )
+        cancel(list(found))
+
+
+def submit_head(arguments: argparse.Namespace, folders: Folders, profile: Profile) -> RunFolder:
+    """Submit the job that runs this command, with the sweep file as it is now. Raises ``ClusterError``."""
+    run = new_run(folders.sweep)
+    kept = run.path / Path(arguments.file).name
+    shutil.copy(arguments.file, kept)
+    command = ["-m", "harness.sweep", str(kept), "--on", arguments.on, "--results", str(folders.root)]
+    for setting in arguments.set:
+        command += ["--set", setting]
+    command += ["--only", arguments.only] if arguments.only else []
+    command += ["--retry-failed"] if arguments.retry_failed else []
+    command += ["--max-concurrent", str(arguments.max_concurrent)] if arguments.max_concurrent else []
+    record: dict[str, Any] = {
+        "profile": profile.document(),
+        "command": shlex.join(["python", *command]),
+        "submitted": time.strftime("%Y-%m-%d %H:%M:%S"),
+    }
+    run.write(run.record, {**record, "job": None})
+    os.environ.setdefault("COLUMNS", str(shutil.get_terminal_size().columns))
+    try:
+        task = Head(run.path, command, grace_s=profile.grace_seconds)
+        jobs = submit(head_request(profile, _name(folders.name)), task, run.jobs)
+    except SlurmError as error:
+        raise ClusterError(str(error)) from error
+    run.write(run.record, {**record, "job": jobs[0]})
+    return run
+
+
+def follow(run: RunFolder, console: Console) -> int:
+    """Print what the job's command prints until it ends; return its exit status.
+
+    Ctrl-C asks it to stop, its trials with checkpoints; a second one cancels the jobs.
+    """
+    following = _Following(run, console)
+    asked = False
+    while True:
+        try:
+            status = following.look()
+            if status is not None:
+                return status
+            time.sleep(1)
+        except KeyboardInterrupt:
+            if asked or following.waits():
+                cancel([following.job, *run.worker_jobs()])
+                console.print(f"Slurm job {following.job} and its workers were cancelled. The same command goes on.")
+                return INTERRUPTED
+            asked = True
+            run.stop.touch()
+            console.print(
+                "stopping: running trials write a checkpoint and end, then the jobs are given back (once more: cancel them at "
+                "once)",
+                soft_wrap=True,
+            )
+
+
+class _Following:
+    """What was seen of a run so far."""
+
+    def __init__(self, run: RunFolder, console: Console) -> None:
+        self._run, self._console = run, console
+        self.job = str((run.read(run.record) or {})["job"])
+        self._at = 0
+        self._looked = 0.0
+        self._found: QueuedJob | None = None
+        self._told = ""
+        self._missing = 0
+
+    def waits(self) -> bool:
+        """Whether the job was in the queue, not running, at the last look."""
+        return not self._run.output.exists() and (self._found is None or self._found.state == "PENDING")
+
+    def look(self) -> int | None:
+        """Print what is new; the exit status once there is one."""
+        self._print_output()
+        ended = self._run.read(self._run.exit)
+        if time.monotonic() - self._looked < POLL_S and not (ended and not self._run.head.exists()):
+            return None
+        if ended is not None:
+            self._print_output()
+            return int(ended["status"])
+        self._looked = time.monotonic()
+        with contextlib.suppress(SlurmError):
+            self._found = queue([self.job]).get(self.job)
+            self._missing = 0 if self._found else self._missing + 1
+        if self._missing >= 2:
+            self._console.print(
+                f"Slurm job {self.job} has ended without a word; its log: {self._run.jobs}/{self.job}_0_log.out. The same "
+                "command goes on.",
+                soft_wrap=True,
+            )
+            return FAILED
+        if self._found is not None and self.waits():
+            words = f"Slurm job {self.job}: {self._found.state} ({self._found.reason})"
+            if words != self._told:
+                self._console.print(words)
+                self._told = words
+        return None
+
+    def _print_output(self) -> None:
+        """Whole lines that were added to the command's output."""
+        with contextlib.suppress(FileNotFoundError), self._run.output.open("rb") as output:
+            output.seek(self._at)
+            text, newline, _ = output.read().rpartition(b"\n")
+            self._at += len(text) + len(newline)
+            if newline:
+                self._console.print(text.decode(errors="replace"), soft_wrap=True)
+
+
+def stop(folders: Folders) -> str:
+    """Ask whoever runs the sweep to stop, its trials with checkpoints; return a sentence on what was done."""
+    for run in reversed(runs(folders.sweep)):
+        job = (run.read(run.record) or {}).get("job")
+        if job and not run.exit.exists() and (found := queue([job]).get(job)):
+            if found.state == "PENDING":
+                cancel([job])
+                return f"Slurm job {job}, which waited in the queue, was cancelled."
+            run.stop.touch()
+            return f"Slurm job {job} was asked to stop: running trials write a checkpoint and end."
+    held = holder(folders.lock)
+    if held is None:
+        return f"Nobody runs {folders.sweep}: there is nothing to stop."
+    launches = sorted(folders.launches.glob("*/plan.json"))
+    if launches:
+        (launches[-1].parent / "stop").touch()
+    return f"Process {held['pid']} on {held['host']} was asked to stop: running trials write a checkpoint and end."
+
+
+def status_document(sweep: Path) -> dict[str, Any] | None:
+    """How the latest run on Slurm stands: its head's job and its workers; None where the sweep has none that goes on."""
+    run = next(iter(reversed(runs(sweep))), None)
+    record = run.read(run.record) if run is not None else None
+    if run is None or not record or run.exit.exists():
+        return None
+    job = record.get("job")
+    jobs = [*([job] if job else []), *run.worker_jobs()]
+    found = _recent_queue(run, jobs)
+    if job and job not in found:
+        return None
+    workers = [found[worker] for worker in run.worker_jobs() if worker in found]
+    if not job and not workers:
+        return None
+    return {
+        "job": job,
+        "state": found[job].state if job else "HERE",
+        "reason": found[job].reason if job else None,
+        "workers": len(run.worker_jobs()),
+        "workers_running": sum(worker.state == "RUNNING" for worker in workers),
+        "workers_pending": sorted(worker.reason for worker in workers if worker.state == "PENDING"),
+        "nodes_joined": len(list(run.nodes.glob("*.json"))),
+        "output": str(run.output),
+    }
+
+
+def status_sentence(document: dict[str, Any]) -> str:
+    """``status_document`` for a person."""
+    job = f"Slurm job {document['job']} holds the sweep: {document['state']}" if document["job"] else "held on this machine"
+    job += f" ({document['reason']})" if document["state"] == "PENDING" else ""
+    waiting = document["workers_pending"]
+    queued = f", {len(waiting)} wait in the queue ({', '.join(sorted(set(waiting)))})" if waiting else ""
+    workers = f"worker jobs: {document['workers_running']} of {document['workers']} run{queued}"
+    return f"{job}; {workers}. Output: {document['output']}"
+
+
+def _recent_queue(run: RunFolder, jobs: Sequence[str]) -> dict[str, QueuedJob]:
+    """The queue, or what a look at it has shown in the last half minute, whoever looked."""
+    with contextlib.suppress(OSError):
+        if time.time() - run.queue.stat().st_mtime < POLL_S:
+            kept = run.read(run.queue) or {}
+            if set(jobs) <= set(kept):
+                return {job: QueuedJob(**found) for job, found in kept.items()}
+    found = queue(jobs)
+    run.write(run.queue, {job: vars(one) for job, one in found.items()})
+    return found
