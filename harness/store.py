@@ -335,6 +335,8 @@ def _piece(path: Path) -> pa.Table:
         raise LedgerError(f"{path} is missing; {_AGAIN}") from error
     except (OSError, pa.ArrowInvalid) as error:
         raise LedgerError(f"{path} cannot be read ({error}); {_AGAIN}") from error
+    if not _version(piece):
+        raise LedgerError(f"{path} is no part of this table; {_AGAIN}")
     if not 1 <= _version(piece) <= SCHEMA_VERSION:
         raise LedgerError(f"{path} has schema {_version(piece)}; this dpsweep reads schemas 1 to {SCHEMA_VERSION}")
     return piece
