@@ -111,9 +111,7 @@ def stage_document(stage: Stage, identifier: str, trial: PlannedTrial) -> dict[s
 
 
 def plan_document(plan: Plan) -> dict[str, Any]:
-    """The plan as one JSON object: ``trials``, ``totals``, and the theorem behind every name of a proof."""
-    counts = Counter(trial.action for trial in plan.trials)
-    names = dict.fromkeys(name for trial in plan.trials if trial.account for name in trial.account.proof.split("+"))
+    """The plan as one JSON object: ``trials``, and what ``plan_summary`` says of all of them."""
     return {
         "sweep": plan.folders.name,
         "trials": [
@@ -133,6 +131,15 @@ def plan_document(plan: Plan) -> dict[str, Any]:
             }
             for trial in plan.trials
         ],
+        **plan_summary(plan),
+    }
+
+
+def plan_summary(plan: Plan) -> dict[str, Any]:
+    """``totals`` of a plan, the theorem behind every name of a proof, and notes."""
+    counts = Counter(trial.action for trial in plan.trials)
+    names = dict.fromkeys(name for trial in plan.trials if trial.account for name in trial.account.proof.split("+"))
+    return {
         "totals": {
             "trials": len(plan.trials),
             "to_train": counts["train"],

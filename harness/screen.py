@@ -13,7 +13,7 @@ from trainables.evaluation.metrics import METRICS
 
 from .compacted import uncollected
 from .composition import Composition, compose
-from .documents import finite, plan_document
+from .documents import finite, plan_summary
 from .folders import write_json
 from .ledger import lineage_accounts
 from .lock import holder
@@ -277,16 +277,13 @@ def _driver(plan: Plan) -> str:
 
 def write_sweep_record(plan: Plan, sweep: Sweep) -> None:
     """``sweep.json``: the file as resolved, what changed it, the plan's totals with the price of composition, provenance."""
-    document = plan_document(plan)
     write_json(
         plan.folders.sweep / "sweep.json",
         {
             "sweep": sweep.spec.model_dump(mode="json"),
             "file": sweep.document.file,
             "set": [override.text for override in sweep.document.overrides],
-            "totals": document["totals"],
-            "proofs": document["proofs"],
-            "notes": document["notes"],
+            **plan_summary(plan),
             "provenance": provenance(),
         },
     )
