@@ -51,14 +51,14 @@ def test_the_science_knows_nothing_above_it(path: Path) -> None:
 
 @pytest.mark.parametrize("path", modules("harness"), ids=str)
 def test_only_the_executor_and_the_cluster_know_ray(path: Path) -> None:
-    if path.name not in ("ray_tune.py", "cluster.py", "connection.py"):
+    if path.name not in ("ray_tune.py", "feed.py", "cluster.py", "connection.py"):
         assert "ray" not in roots(imports(path))
 
 
 @pytest.mark.parametrize(
     "path",
     [
-        *(path for path in modules("harness") if path.name != "ray_tune.py"),
+        *(path for path in modules("harness") if path.name not in ("ray_tune.py", "feed.py")),
         *(path for path in modules("trainables") if path.name in ("method.py", "base.py", "coins.py", "registry.py")),
         *(ROOT / "trainables" / "privacy" / f"{name}.py" for name in ("mechanism", "accounting", "budget", "selection")),
         *(ROOT / "trainables" / "evaluation" / f"{name}.py" for name in ("metrics", "weights")),

@@ -176,7 +176,8 @@ def test_a_kill_by_ray_for_memory_counts_as_a_lost_process() -> None:
     from ray.exceptions import ActorDiedError, OutOfMemoryError, RayActorError
     from ray.tune.execution import tune_controller
 
-    from harness.executors.ray_tune import _memory_kills, _why
+    from harness.executors.feed import _why
+    from harness.executors.ray_tune import _memory_kills
 
     with _memory_kills():
         for module in (actor_manager, tune_controller):
