@@ -161,6 +161,7 @@ class Progress:
             self._plain_progress(state, now)
         elif event.kind == "again":
             state.status, state.started, state.ended, state.first = "waiting", 0.0, 0.0, None
+            self._plain(state, now, "waits to be started once more")
         else:
             state.status, state.ended = str(state.data.get("status", "completed")), now
             self._finished(state, now)
