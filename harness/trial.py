@@ -91,7 +91,7 @@ def run_trial(
         except BaseException as error:
             logger.error("attempt %d failed\n%s", attempt.number, traceback.format_exc())
             status, message, fields = failure_status(error), one_line(error), {}
-            resumable = not isinstance(error, PrivacyViolation)
+            resumable = not isinstance(error, PrivacyViolation) and not isinstance(error.__cause__, PrivacyViolation)
             if status == "failed" and resumable and (damaged := _damaged_stage(folders, job)):
                 status, message = "lost", f"{damaged}; the same command computes the stage again"
         try:
@@ -115,6 +115,24 @@ def failure_status(error: BaseException) -> str:
     if storage_error(error):
         return "lost"
     return "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
+
+
+class Diverged(ValueError):
+    """The generator's weights are not finite any more."""
+
+
+def _check_finite(trainer: Any, step: int, error: Exception | None = None) -> None:
+    """Raise ``Diverged`` (from ``error``) if what the trainer would release is not finite: more steps would buy nothing.
+
+    It depends on releases alone, so stopping there says nothing of private values.
+    """
+    import torch
+
+    bad = [name for name, tensor in trainer.released().items() if not torch.isfinite(tensor).all()]
+    if bad:
+        raise Diverged(
+            f"the training has diverged: at step {step} {bad[0]} is not finite. A smaller train.learning_rate may help"
+        ) from error
 
 
 def _damaged_stage(folders: Folders, job: Mapping[str, Any]) -> str | None:
@@ -228,7 +246,11 @@ class _TrialRun:
             for phase in block[:affordable]:
                 self.executed[phase] += 1  # counted before the noise is drawn
                 sanitizer.open_step(self.step, phase)
-                diagnostics = trainer.step()
+                try:
+                    diagnostics = trainer.step()
+                except Exception as error:
+                    _check_finite(trainer, self.step, error)  # one that has diverged fails somewhere else first
+                    raise
                 sanitizer.close_step()
                 self.step += 1
                 if self._stop_asked():
@@ -237,6 +259,7 @@ class _TrialRun:
                 self._report_progress("training", diagnostics)
             self.train_seconds += time.perf_counter() - began
             self.attempt.check_fence(force=True)  # files below have one name for all attempts
+            _check_finite(trainer, self.step)
             self._record_history(trainer, diagnostics, test, device)
             self._save_checkpoint(checkpoint, trainer)
         if state is None and kept and kept >= self.step and status != "interrupted":
@@ -399,7 +422,11 @@ class _TrialRun:
 
 
 def _finite(values: Mapping[str, float]) -> dict[str, float | None]:
-    """``values`` with None for what is not finite: JSON has no such numbers, and some readers of it refuse them."""
+    """``values`` with None for what is not finite: JSON has no such numbers, and some readers of it refuse them.
+
+    >>> _finite({"loss": float("nan"), "norm": 2.0})
+    {'loss': None, 'norm': 2.0}
+    """
     return {name: value if math.isfinite(value) else None for name, value in values.items()}
 
 
