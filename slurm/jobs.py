@@ -30,6 +30,7 @@ RUN = "DPSWEEP_RUN"
 
 _STARTS = 3
 """How often a node or a command that has died is started in one job."""
+_INTERRUPTED = 130
 _MEMORY_FOR_JOBS = 0.95
 _PATIENCE_S = 5.0
 """Seconds of the time to leave that are kept for the job's own end."""
@@ -138,15 +139,25 @@ class Head:
     def __call__(self) -> int:
         """Run the command to its end; once more where it, or its Ray, was killed."""
         signal.signal(signal.SIGTERM, self._told)
-        for file in (self._run.exit, self._run.stop):  # of an earlier start of this job
-            file.unlink(missing_ok=True)
-        status = 1
+        record = self._run.read(self._run.record)
+        if record and not record.get("job"):  # whoever has submitted this job was killed before it could write that down
+            self._run.write(self._run.record, {**record, "job": os.environ["SLURM_JOB_ID"]})
+        if self._run.stopped_by_slurm():  # at an earlier start of this job
+            self._run.stop.unlink()
+        self._run.exit.unlink(missing_ok=True)
+        status = _INTERRUPTED
         for _ in range(_STARTS):
+            if self._run.stop.exists():
+                status = _INTERRUPTED
+                break
             status = self._command_status()
             if status >= 0 and status != RAY_LOST:
                 break
             print(f"the command has ended with status {status}", flush=True)
-        self._run.write(self._run.exit, {"status": status if status >= 0 else 1})
+        return self._end(status if status >= 0 else 1)
+
+    def _end(self, status: int) -> int:
+        self._run.write(self._run.exit, {"status": status})
         return status
 
     def _command_status(self) -> int:
@@ -159,19 +170,39 @@ class Head:
                 env={**os.environ, RUN: str(self._run.path)},
                 preexec_fn=_ignore_usr2,
             )
+        while not self._over(1.0):
+            pass
         return self._process.wait()
 
-    def _told(self, number: int, frame: FrameType | None) -> None:
-        """Cancelled: the command may have been told by the same signal, or not; a file says it twice without harm."""
-        self._run.stop.touch()
+    def _over(self, seconds: float) -> bool:
+        """Whether the command has ended, at most ``seconds`` later.
 
-    def checkpoint(self) -> DelayedSubmission:
-        """Have the sweep stop, its trials with checkpoints; it goes on when the job starts again."""
-        if self._process is not None and self._process.poll() is None:
-            self._run.stop.touch()
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self._process.wait(max(1.0, self._grace_s - _PATIENCE_S))
-        return DelayedSubmission(self)
+        ``Popen`` is not asked: what it does while a signal's handler has interrupted its own wait is to wait for itself.
+        """
+        end = time.monotonic() + seconds
+        while self._process is not None and self._process.returncode is None:
+            if os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None:
+                return True
+            if time.monotonic() > end:
+                return False
+            time.sleep(0.1)
+        return True
+
+    def _told(self, number: int, frame: FrameType | None) -> None:
+        """Cancelled or queued again, which looks the same from here. The command may have got the signal, or not."""
+        self._run.stop_for_slurm()
+
+    def checkpoint(self) -> DelayedSubmission | None:
+        """Have the sweep stop, its trials with checkpoints; it goes on when the job starts again.
+
+        None where somebody has asked it to stop: then it does not go on.
+        """
+        self._run.stop_for_slurm()
+        self._over(max(1.0, self._grace_s - _PATIENCE_S))
+        if self._run.stopped_by_slurm():
+            return DelayedSubmission(self)
+        self._end(_INTERRUPTED)
+        return None
 
 
 def _ignore_usr2() -> None:

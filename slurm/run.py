@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import secrets
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ from typing import Any
 BEAT_S = 4.0
 DEAD_S = 90.0
 """Seconds without a heartbeat after which a head is gone; network file systems may show a change half a minute late."""
+
+_BY_SLURM = "slurm"
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,11 @@ class RunFolder:
         return self.path / "nodes"
 
     @property
+    def code(self) -> Path:
+        """A copy of dpsweep's packages, which the jobs import."""
+        return self.path / "code"
+
+    @property
     def token(self) -> Path:
         return self.path / "token"
 
@@ -62,7 +70,7 @@ class RunFolder:
 
     @property
     def stop(self) -> Path:
-        """Made to ask the sweep to stop."""
+        """Exists once the sweep was asked to stop, by ``ask_to_stop`` or ``stop_for_slurm``."""
         return self.path / "stop"
 
     @property
@@ -81,10 +89,16 @@ class RunFolder:
         return self.path / "queue.json"
 
     def write(self, path: Path, value: Mapping[str, Any]) -> None:
-        """Write a small JSON file, whole or not at all."""
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        temporary.write_text(json.dumps(value))
-        temporary.replace(path)
+        """Write a small JSON file, whole or not at all, even where the machine goes down at once."""
+        temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")  # a process id may be another machine's too
+        try:
+            with temporary.open("w") as file:
+                json.dump(value, file)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
 
     def read(self, path: Path) -> dict[str, Any] | None:
         """What ``write`` has written; None where there is no such file, or not a whole one."""
@@ -96,6 +110,26 @@ class RunFolder:
     def worker_jobs(self) -> list[str]:
         """Ids of the worker jobs that were submitted."""
         return list((self.read(self.workers) or {}).get("jobs", []))
+
+    def ask_to_stop(self) -> None:
+        """Somebody wants the sweep to stop, for good."""
+        self.stop.write_text("")
+
+    def stop_for_slurm(self) -> None:
+        """Slurm ends the job that holds the sweep. If it queues it again the sweep goes on, unless somebody wants it to stop."""
+        with contextlib.suppress(FileExistsError), self.stop.open("x") as file:
+            file.write(_BY_SLURM)
+
+    def stopped_by_slurm(self) -> bool:
+        """Whether it was Slurm, and nobody else, that has stopped the sweep."""
+        with contextlib.suppress(OSError):
+            return self.stop.read_text() == _BY_SLURM
+        return False
+
+    def ended(self) -> int | None:
+        """The exit status of the command in the head's job; None while it may yet run, or run again."""
+        found = self.read(self.exit)
+        return None if found is None or self.stopped_by_slurm() else int(found["status"])
 
     def beat(self) -> None:
         """The head lives."""
@@ -116,6 +150,7 @@ class RunFolder:
 
     def _beaten(self) -> int | None:
         try:
-            return self.head.stat().st_mtime_ns
+            with self.head.open() as file:  # opening asks the server; a bare stat may be answered from a client's memory
+                return os.fstat(file.fileno()).st_mtime_ns
         except OSError:
             return None
