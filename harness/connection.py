@@ -101,9 +101,13 @@ def connected() -> bool:
     return "ray" in sys.modules and bool(sys.modules["ray"].is_initialized())
 
 
-def init(**arguments: Any) -> Any:
-    """``ray.init`` with what all our connections share. Raises ``ClusterError``."""
-    workers = {**PINNED, "PYTHONPATH": import_path()}
+def init(code: Path | None = None, **arguments: Any) -> Any:
+    """``ray.init`` with what all our connections share; jobs import dpsweep from ``code``, if it is given.
+
+    Raises ``ClusterError``.
+    """
+    path = import_path() if code is None else os.pathsep.join([str(code), import_path()])
+    workers = {**PINNED, "PYTHONPATH": path}
     try:
         with _kept_handlers():
             return ray().init(runtime_env={"env_vars": workers}, log_to_driver=False, logging_level=logging.ERROR, **arguments)
@@ -184,7 +188,7 @@ def start_head(
         raise ClusterError(str(error)) from error
     undo.callback(ray().shutdown)
     hear_environment()
-    init(address=address)
+    init(address=address, code=run / "code" if run is not None else None)
     return node, address
 
 

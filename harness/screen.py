@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainables.evaluation.metrics import METRICS
@@ -18,6 +16,7 @@ from .folders import write_json
 from .ledger import lineage_accounts
 from .lock import holder
 from .plan import Plan, PlannedTrial
+from .snapshot import provenance
 from .stages import failure
 
 if TYPE_CHECKING:
@@ -287,24 +286,6 @@ def write_sweep_record(plan: Plan, sweep: Sweep) -> None:
             "provenance": provenance(),
         },
     )
-
-
-def provenance() -> dict[str, str | None]:
-    """dpsweep's version, and the git state of the folder it runs from."""
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        own: str | None = version("dpsweep")
-    except PackageNotFoundError:
-        own = None
-    git = subprocess.run(
-        ["git", "describe", "--always", "--dirty", "--abbrev=12"],
-        cwd=Path(__file__).parent,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return {"dpsweep": own, "git": git.stdout.strip() or None}
 
 
 def print_results(plan: Plan, console: Console) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import socket
 import threading
 import time
@@ -23,6 +24,7 @@ from slurm.node import SlurmError
 from slurm.ports import Ports
 from slurm.run import BEAT_S, RunFolder
 
+from . import snapshot
 from .cluster import Cluster, Load, code_fingerprint
 from .connection import OBJECT_STORE, PINNED, PINNED_OWN, ClusterError, environment, ray, start_head
 from .profiles import Profile, load_profile
@@ -36,7 +38,7 @@ _HEAD_LOST = {"RAY_gcs_rpc_server_reconnect_timeout_s": "30"}
 _ALL_GONE = "all worker jobs have ended, by scancel or by themselves, and nothing can run; the same command goes on."
 
 
-def worker_request(profile: Profile, name: str) -> JobRequest:
+def worker_request(profile: Profile, name: str, run: RunFolder) -> JobRequest:
     """What a worker job of ``profile`` asks of Slurm."""
     worker = profile.worker
     return JobRequest(
@@ -48,12 +50,12 @@ def worker_request(profile: Profile, name: str) -> JobRequest:
         gpus=worker.sbatch_gpus,
         memory=worker.sbatch_memory,
         partition=profile.partition,
-        **_shared(profile),
+        **_shared(profile, run),
         options=profile.options,
     )
 
 
-def head_request(profile: Profile, name: str) -> JobRequest:
+def head_request(profile: Profile, name: str, run: RunFolder) -> JobRequest:
     """What the job that holds the sweep asks of Slurm."""
     head = profile.head
     return JobRequest(
@@ -63,18 +65,20 @@ def head_request(profile: Profile, name: str) -> JobRequest:
         cpus=head.cpus,
         memory=head.sbatch_memory,
         partition=head.partition or profile.partition,
-        **_shared(profile),
+        **_shared(profile, run),
         options={**profile.options, **head.options},
     )
 
 
-def _shared(profile: Profile) -> dict[str, Any]:
+def _shared(profile: Profile, run: RunFolder) -> dict[str, Any]:
+    # Before the folder that the command is typed in (-P: only by this), where methods of the user's own may lie.
+    path = ":".join(shlex.quote(str(folder)) for folder in (run.code, Path.cwd()))
     return {
         "account": profile.account,
         "qos": profile.qos,
         "constraint": profile.constraint,
-        "setup": profile.setup,
-        "python": profile.python_command,
+        "setup": [*profile.setup, f"export PYTHONPATH={path}${{PYTHONPATH:+:$PYTHONPATH}}"],
+        "python": f"{profile.python_command} -P",
     }
 
 
@@ -129,6 +133,7 @@ def new_run(sweep: Path) -> RunFolder:
             )
     run = RunFolder(sweep / "clusters" / f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{os.getpid()}")
     run.make()
+    snapshot.take(run.code)
     return run
 
 
@@ -185,7 +190,7 @@ class SlurmCluster(Cluster):
             ports=profile.port_range,
         )
         try:
-            jobs = submit(worker_request(profile, f"dpsweep-{name}"), task, self.run.jobs, profile.workers)
+            jobs = submit(worker_request(profile, f"dpsweep-{name}", self.run), task, self.run.jobs, profile.workers)
         except SlurmError as error:
             raise ClusterError(str(error)) from error
         self.run.write(self.run.workers, {"jobs": jobs})

@@ -54,12 +54,13 @@ def print_cost(plan: Plan, profile: Profile, console: Console) -> None:
 
 def print_scripts(profile: Profile, sweep: Path, console: Console) -> None:
     """What would be given to sbatch."""
-    jobs = sweep / "clusters" / "RUN" / "jobs"
+    run = RunFolder(sweep / "clusters" / "RUN")
     if profile.head.where == "job":
-        head = script(head_request(profile, _name(sweep.name)), jobs)
+        head = script(head_request(profile, _name(sweep.name), run), run.jobs)
         console.print(f"\n# the job that holds the sweep\n{head}", soft_wrap=True)
     times = f" (submitted {profile.workers} times)" if profile.workers > 1 else ""
-    console.print(f"\n# a worker job{times}\n{script(worker_request(profile, _name(sweep.name)), jobs)}", soft_wrap=True)
+    worker = script(worker_request(profile, _name(sweep.name), run), run.jobs)
+    console.print(f"\n# a worker job{times}\n{worker}", soft_wrap=True)
 
 
 def _name(sweep: str) -> str:
@@ -135,7 +136,7 @@ def submit_head(arguments: argparse.Namespace, folders: Folders, profile: Profil
     os.environ.setdefault("COLUMNS", str(shutil.get_terminal_size().columns))
     try:
         task = Head(run.path, command, grace_s=profile.grace_seconds)
-        jobs = submit(head_request(profile, _name(folders.name)), task, run.jobs)
+        jobs = submit(head_request(profile, _name(folders.name), run), task, run.jobs)
     except SlurmError as error:
         raise ClusterError(str(error)) from error
     run.write(run.record, {**record, "job": jobs[0]})

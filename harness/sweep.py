@@ -180,6 +180,7 @@ def _run(arguments: argparse.Namespace, sweep: Sweep, specs: Sequence[TrialSpec]
     from .plan import make_plan
     from .progress import Progress, interrupted_by_term, stop_on_signals
     from .recovery import recover
+    from .snapshot import provenance
     from .stages import set_aside_damaged
 
     folders.make_private()
@@ -196,7 +197,7 @@ def _run(arguments: argparse.Namespace, sweep: Sweep, specs: Sequence[TrialSpec]
             console.print("Nothing to do.")
             finish(plan)
             return _conclude(plan, console, interrupted=False)
-        path = new_launch(plan, screen.provenance())
+        path = new_launch(plan, provenance())
         jobs = [*stage_jobs(plan), *trial_jobs(plan, plan.to_do)]
         with (
             closing(

@@ -116,7 +116,7 @@ class RunFolder:
         self.stop.write_text("")
 
     def stop_for_slurm(self) -> None:
-        """Slurm ends the job that holds the sweep. If it queues it again the sweep goes on, unless somebody wants it to stop."""
+        """Slurm ends the job that holds the sweep; where it queues it again the sweep goes on, unless somebody asks to stop."""
         with contextlib.suppress(FileExistsError), self.stop.open("x") as file:
             file.write(_BY_SLURM)
 
