@@ -28,8 +28,14 @@ def test_a_copy_is_imported_in_place_of_what_is_edited_later(tmp_path: Path) -> 
     assert code == cluster.code_fingerprint()
     assert provenance == snapshot.provenance()  # of when the copy was taken, though it lies in no repository
     assert "gpu" in profiles
-    assert not list(copy.rglob("__pycache__/*.py"))
 
-    (copy / "harness" / "jobs.py").write_text("EDITED = True\n")
-    said = subprocess.run(look, env=environment, cwd=Path.cwd(), capture_output=True, text=True, check=False)
-    assert said.returncode or json.loads(said.stdout)[1] != code
+
+def test_a_copy_whose_code_was_changed_is_known_by_its_fingerprint(tmp_path: Path) -> None:
+    copy = tmp_path / "code"
+    snapshot.take(copy)
+    with (copy / "trainables" / "coins.py").open("a") as source:
+        source.write("# another line\n")
+    environment = {**os.environ, "PYTHONPATH": str(copy)}
+    look = [sys.executable, "-P", "-c", LOOK]
+    said = subprocess.run(look, env=environment, capture_output=True, text=True, check=True).stdout
+    assert json.loads(said)[1] != cluster.code_fingerprint()
