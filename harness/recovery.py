@@ -63,11 +63,15 @@ def close_orphans(folders: Folders) -> list[str]:
     return lost
 
 
-def close_lost(folders: Folders, records: Sequence[AttemptRecord]) -> bool:
-    """Close the last of a trial's attempts as ``lost``; False if it closed itself in the meantime."""
+def close_lost(folders: Folders, records: Sequence[AttemptRecord], status: str = "lost", why: str | None = None) -> bool:
+    """Close the last of a trial's attempts, whose process is gone; False if it closed itself in the meantime.
+
+    ``status`` is ``oom`` where Ray has ended the process because its machine ran out of memory; ``why`` is what is known of it.
+    """
     record = records[-1]
     fence_off(folders, record)
-    message = f"process {record.start['pid']} on {record.start['host']} ended without a word{_last_words(folders, record)}"
+    gone = f"process {record.start['pid']} on {record.start['host']}: {why or 'ended without a word'}"
+    message = f"{gone}{_last_words(folders, record)}"
     parts, executed = [], []
     if record.start["kind"] == "train":  # a look again that was lost leaves the row as it was
         job = read_job(folders.sweep / record.start["plan"], record.trial_id)
@@ -76,7 +80,7 @@ def close_lost(folders: Folders, records: Sequence[AttemptRecord]) -> bool:
         executed = list(account.executed) if account else [0] * len(job["privacy"]["phases"])
         row = rows.trial_row(
             job,
-            status="lost",
+            status=status,
             attempt=record.number,
             executed=executed,
             kept_steps=kept_steps(folders, record.trial_id),
@@ -85,7 +89,7 @@ def close_lost(folders: Folders, records: Sequence[AttemptRecord]) -> bool:
         )
         parts.append(store.write_part(folders, "trials", f"{record.trial_id}.{record.number}.lost", [row]))
     outcome = {"message": message, "resumable": True, "step": 0, "evaluation_id": None}
-    return close_from_outside(folders, record, "lost", parts=parts, **outcome)
+    return close_from_outside(folders, record, status, parts=parts, **outcome)
 
 
 def _last_words(folders: Folders, record: AttemptRecord) -> str:

@@ -37,12 +37,13 @@ class Retries:
         """The job to start once more after ``outcome``, or None."""
         status = outcome.get("status")
         if status == "lost":
-            if not self._close(job):
+            if not self._close(job, outcome):
                 return None
             cause = str(outcome.get("cause", "process"))
             return job if self._count(job, cause) <= MOST[cause] else None
         if status == "oom":
-            return _larger(job) if self._count(job, "oom") <= MOST_OUT_OF_MEMORY and self._close(job) else None
+            ended = self._close(job, outcome)
+            return _larger(job) if ended and self._count(job, "oom") <= MOST_OUT_OF_MEMORY else None
         if status == "interrupted":  # and no stop was asked for: its machine has sent it away
             step = outcome.get("step")
             if step is None or step != self._steps.get(job.id):
@@ -55,11 +56,11 @@ class Retries:
         self._starts[job.id, cause] += 1
         return self._starts[job.id, cause]
 
-    def _close(self, job: Job) -> bool:
+    def _close(self, job: Job, outcome: Mapping[str, Any]) -> bool:
         """Close the attempt of a trial whose process is gone; False where the attempt has come to its end after all."""
         records = [] if job.kind == "stage" else read_trial_attempts(self._folders, job.id)
         if records and records[-1].end is None:
-            close_lost(self._folders, records)
+            close_lost(self._folders, records, str(outcome["status"]), outcome.get("message"))
         ended = read_trial_attempts(self._folders, job.id)[-1].status if records else "lost"
         return ended in ("lost", "oom")
 
