@@ -20,7 +20,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from slurm.node import RAY_LOST, RayFailed, RayNode, private_folder
+from slurm.node import RAY_LOST, RayFailed, RayNode, SlurmError, private_folder
 
 MAX_TEMP = 43
 """Characters a Ray temp folder may have: a socket's path ends at 107, and Ray adds up to 64 of its own."""
@@ -140,13 +140,13 @@ def hear_environment() -> None:
     ray()._raylet.Config.initialize("")
 
 
-def give_up(sentence: str, head: RayNode | None) -> NoReturn:
+def give_up(sentence: str, head: RayNode) -> NoReturn:
     """End this process with ``sentence``: the Ray that it is connected to is gone, and Ray's own way out is to abort.
 
     The lock of a process that is gone is taken over; what trials may have released is counted by the next command.
     """
-    if head is not None:
-        head.stop()
+    with contextlib.suppress(SlurmError):  # its workers then leave by themselves, once nobody answers them
+        head.abandon()
     if os.isatty(1):
         os.write(1, b"\x1b[?25h")  # the live table hides the cursor
     os.write(2, f"\n{sentence}\n".encode())

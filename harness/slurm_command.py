@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from slurm.jobs import Head
+from slurm.jobs import RUN, Head
 from slurm.launch import POLL_S, QueuedJob, cancel, queue, script, submit
 from slurm.node import SlurmError
 from slurm.run import RunFolder
@@ -100,20 +100,29 @@ def _nothing_to_do(plan: Plan, console: Console) -> int:
 
 
 def refuse_second(sweep: Path) -> None:
-    """Raise ``Locked`` while an earlier run's job that is to hold the sweep waits or runs; end what a dead one has left."""
+    """Raise ``Locked`` while an earlier run's job that is to hold the sweep waits or runs; end what a dead one has left.
+
+    Called with the sweep's lock held. Raises ``SlurmError`` where the queue cannot be seen, on a machine of the cluster.
+    """
+    own = os.environ.get(RUN)
     for run in runs(sweep):
         record = run.read(run.record) or {}
-        if run.exit.exists() or not record.get("job"):
+        job, workers = record.get("job"), run.worker_jobs()
+        if run.ended() is not None or str(run.path) == own or not (job or workers):
             continue
-        job = record["job"]
-        found = queue([job, *run.worker_jobs()])
+        try:
+            found = queue([*([job] if job else []), *workers])
+        except SlurmError:
+            if shutil.which("squeue") is None:  # elsewhere a job that runs is known by the sweep's lock alone
+                continue
+            raise
         if job in found:
-            since = record.get("submitted", "an unknown time")
-            raise Locked(
-                f"{sweep} is held by Slurm job {job} ({found[job].state.lower()}), submitted at {since}: --status shows how "
-                "far it is, --stop ends it"
-            )
+            state = found[job].state.lower()
+            advice = "it is ending: wait for it" if state == "completing" else "--status shows how far it is, --stop ends it"
+            raise Locked(f"{sweep} is held by Slurm job {job} ({state}), submitted at {record['submitted']}; {advice}")
         cancel(list(found))
+        run.ask_to_stop()
+        run.write(run.exit, {"status": FAILED})
 
 
 def submit_head(arguments: argparse.Namespace, folders: Folders, profile: Profile) -> RunFolder:
@@ -138,6 +147,7 @@ def submit_head(arguments: argparse.Namespace, folders: Folders, profile: Profil
         task = Head(run.path, command, grace_s=profile.grace_seconds)
         jobs = submit(head_request(profile, _name(folders.name), run), task, run.jobs)
     except SlurmError as error:
+        shutil.rmtree(run.path)
         raise ClusterError(str(error)) from error
     run.write(run.record, {**record, "job": jobs[0]})
     return run
@@ -158,11 +168,12 @@ def follow(run: RunFolder, console: Console) -> int:
             time.sleep(1)
         except KeyboardInterrupt:
             if asked or following.waits():
+                run.ask_to_stop()
                 cancel([following.job, *run.worker_jobs()])
                 console.print(f"Slurm job {following.job} and its workers were cancelled. The same command goes on.")
                 return INTERRUPTED
             asked = True
-            run.stop.touch()
+            run.ask_to_stop()
             console.print(
                 "stopping: running trials write a checkpoint and end, then the jobs are given back (once more: cancel them at "
                 "once)",
@@ -184,21 +195,23 @@ class _Following:
 
     def waits(self) -> bool:
         """Whether the job was in the queue, not running, at the last look."""
-        return not self._run.output.exists() and (self._found is None or self._found.state == "PENDING")
+        return not self._run.output.exists() if self._found is None else self._found.state == "PENDING"
 
     def look(self) -> int | None:
         """Print what is new; the exit status once there is one."""
-        self._print_output()
-        ended = self._run.read(self._run.exit)
-        if time.monotonic() - self._looked < POLL_S and not (ended and not self._run.head.exists()):
-            return None
-        if ended is not None:
-            self._print_output()
-            return int(ended["status"])
+        status = self._run.ended()
+        self._print_output()  # all of it, where it has ended
+        if status is not None or time.monotonic() - self._looked < POLL_S:
+            return status
         self._looked = time.monotonic()
-        with contextlib.suppress(SlurmError):
+        try:
             self._found = queue([self.job]).get(self.job)
-            self._missing = 0 if self._found else self._missing + 1
+        except SlurmError:
+            return None  # a controller that restarts is no reason to end anything
+        self._missing = 0 if self._found else self._missing + 1
+        if self._missing and (ended := self._run.read(self._run.exit)) is not None:
+            self._console.print(f"Slurm job {self.job} was cancelled. The same command goes on.")
+            return int(ended["status"])
         if self._missing >= 2:
             self._console.print(
                 f"Slurm job {self.job} has ended without a word; its log: {self._run.jobs}/{self.job}_0_log.out. The same "
@@ -206,11 +219,13 @@ class _Following:
                 soft_wrap=True,
             )
             return FAILED
-        if self._found is not None and self.waits():
+        if self._found is not None and self._found.state == "PENDING":
             words = f"Slurm job {self.job}: {self._found.state} ({self._found.reason})"
             if words != self._told:
                 self._console.print(words)
-                self._told = words
+            self._told = words
+        else:
+            self._told = ""
         return None
 
     def _print_output(self) -> None:
@@ -227,11 +242,12 @@ def stop(folders: Folders) -> str:
     """Ask whoever runs the sweep to stop, its trials with checkpoints; return a sentence on what was done."""
     for run in reversed(runs(folders.sweep)):
         job = (run.read(run.record) or {}).get("job")
-        if job and not run.exit.exists() and (found := queue([job]).get(job)):
+        if job and run.ended() is None and (found := queue([job]).get(job)):
+            run.ask_to_stop()
             if found.state == "PENDING":
                 cancel([job])
+                run.write(run.exit, {"status": INTERRUPTED})
                 return f"Slurm job {job}, which waited in the queue, was cancelled."
-            run.stop.touch()
             return f"Slurm job {job} was asked to stop: running trials write a checkpoint and end."
     held = holder(folders.lock)
     if held is None:
@@ -246,7 +262,7 @@ def status_document(sweep: Path) -> dict[str, Any] | None:
     """How the latest run on Slurm stands: its head's job and its workers; None where the sweep has none that goes on."""
     run = next(iter(reversed(runs(sweep))), None)
     record = run.read(run.record) if run is not None else None
-    if run is None or not record or run.exit.exists():
+    if run is None or not record or run.ended() is not None:
         return None
     job = record.get("job")
     jobs = [*([job] if job else []), *run.worker_jobs()]

@@ -185,6 +185,10 @@ def _run(arguments: argparse.Namespace, sweep: Sweep, specs: Sequence[TrialSpec]
 
     folders.make_private()
     with _lock(folders), interrupted_by_term():
+        if (folders.sweep / "clusters").is_dir():
+            from .slurm_command import refuse_second
+
+            refuse_second(folders.sweep)
         notes = recover(folders)
         plan = make_plan(folders, specs, retry_failed=arguments.retry_failed, only=arguments.only)
         if damaged := set_aside_damaged(folders, chain.from_iterable(plan.needs.values())):

@@ -32,6 +32,8 @@ RAY_LOST = 70
 
 _ROOT = Path(__file__).parents[1]
 _POLL_S = 0.2
+_TAIL = 10_000
+"""Bytes of what Ray has printed that are looked at."""
 _END_S = 20.0
 """Longest that Ray's processes may take to end once no trial runs."""
 
@@ -63,20 +65,20 @@ class RayNode:
     ) -> None:
         self.folder = folder
         self.leave_file = self.folder / "leave"
-        self._output = self.folder / "output"
+        self._run = run
+        self._output = (self.folder / "output").open("a+b")  # kept open: the child removes the folder when it ends
         self._drain_s = drain_s
         code = f"import sys; sys.path.insert(0, {str(_ROOT)!r}); from slurm.node import main; main(sys.argv[1:])"
         command = [sys.executable, "-P", "-c", code, str(folder), str(run or ""), f"--temp-dir={folder / 'ray'}", *options]
         own = {LEAVE: str(self.leave_file), "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": str(round(drain_s))}
-        with self._output.open("wb") as output:
-            self._process = subprocess.Popen(
-                command,
-                stdin=subprocess.PIPE,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                env={**os.environ, **environment, **own},
-                start_new_session=True,  # Ctrl-C on a terminal is for the command alone
-            )
+        self._process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=self._output,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, **environment, **own},
+            start_new_session=True,  # Ctrl-C on a terminal is for the command alone
+        )
 
     def wait_address(self, timeout: float) -> str:
         """HOST:PORT of the head that this node runs, once it answers. Raises ``RayFailed``."""
@@ -122,13 +124,21 @@ class RayNode:
         with contextlib.suppress(ProcessLookupError):  # all that Ray has started and left
             os.killpg(self._process.pid, signal.SIGKILL)
         self.wait(_END_S)
+        self._output.close()
         shutil.rmtree(self.folder, ignore_errors=True)
 
+    def abandon(self) -> None:
+        """End what a lost head has left: processes, folder, the worker jobs of its run. Raises ``SlurmError``."""
+        jobs = _worker_jobs(self._run)
+        self.stop()
+        _end_run(self._run, jobs)
+
     def tail(self, lines: int = 15) -> str:
-        """The last lines that Ray has printed."""
-        with contextlib.suppress(OSError):
-            return "\n".join(self._output.read_text(errors="replace").splitlines()[-lines:])
-        return ""
+        """The last lines that Ray has printed; none after ``stop``."""
+        if self._output.closed:
+            return ""
+        said = os.pread(self._output.fileno(), _TAIL, max(0, os.fstat(self._output.fileno()).st_size - _TAIL))
+        return "\n".join(said.decode(errors="replace").splitlines()[-lines:])
 
 
 def private_folder(parent: str) -> Path:
@@ -170,22 +180,48 @@ def main(arguments: Sequence[str]) -> None:
     signal.signal(signal.SIGUSR2, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(1))  # until Ray sets its own, which drains the node
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})  # inherited by all that Ray starts
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    parent = _Parent(Path(run) if run else None)
+    threading.Thread(target=parent.wait, daemon=True).start()
     sys.argv = ["ray", "start", "--block", "--disable-usage-stats", *options]
     try:
         runpy.run_module("ray.scripts.scripts", run_name="__main__", alter_sys=True)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-        if run:
-            from .launch import cancel
-            from .run import RunFolder
-
-            cancel(RunFolder(Path(run)).worker_jobs())
+        _end_run(parent.run, parent.jobs if parent.over else _worker_jobs(parent.run))
 
 
-def _end_with_parent() -> None:
-    """Deliver SIGTERM to this process once its standard input is at its end; only this thread has it unblocked."""
-    while os.read(0, 1024):
-        pass
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
-    os.kill(os.getpid(), signal.SIGTERM)
+class _Parent:
+    """The process that has started this one, and what it had in Slurm's queue when it ended."""
+
+    def __init__(self, run: Path | None) -> None:
+        self.run, self.over = run, False
+        self.jobs: list[str] = []
+
+    def wait(self) -> None:
+        """Deliver SIGTERM to this process once its standard input is at its end; only this thread has it unblocked."""
+        while os.read(0, 1024):
+            pass
+        # Now: a command that is started anew in the same run will write down jobs of its own.
+        self.jobs, self.over = _worker_jobs(self.run), True
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _worker_jobs(run: Path | None) -> list[str]:
+    from .run import RunFolder
+
+    return RunFolder(run).worker_jobs() if run is not None else []
+
+
+def _end_run(run: Path | None, jobs: Sequence[str]) -> None:
+    """Cancel the worker jobs of a head that is gone; remove its note and its token, unless another has written its own."""
+    if run is None:
+        return
+    from .launch import cancel
+    from .run import RunFolder
+
+    folder = RunFolder(run)
+    if folder.worker_jobs() == list(jobs):
+        folder.head.unlink(missing_ok=True)
+        folder.token.unlink(missing_ok=True)
+    cancel(jobs)
