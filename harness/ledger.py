@@ -10,6 +10,7 @@ reservation counts. A trial's account is the sum of all its files there, whether
 from __future__ import annotations
 
 import functools
+import io
 import json
 import os
 import re
@@ -266,22 +267,30 @@ class _Spent(NamedTuple):
     """The attempt has said what it drew, so it writes nothing more."""
 
 
-def _read_account(path: Path) -> _Spent:
+def _text(path: str | Path) -> str:
+    """The text of a small file, in half the time that ``Path.read_text`` takes: there may be 300,000 of them."""
+    with io.FileIO(path) as file:
+        return file.readall().decode()
+
+
+def _read_account(path: str | Path) -> _Spent:
     try:
-        header, *lines = path.read_text().split("\n")
+        header, *lines = _text(path).split("\n")
         phases = json.dumps(json.loads(header)["phases"])
-        reserved, executed, stopped = [0] * len(_phases(phases)), None, False
-        for record in json.loads(f"[{','.join(lines[:-1])}]"):  # every whole record ends with a newline: the last line is none
-            if "executed" in record:
-                executed, stopped = record["executed"], record["stopped"]
-            else:
-                reserved = [a + b for a, b in zip(reserved, record["reserved"], strict=True)]
+        records = json.loads(f"[{','.join(lines[:-1])}]")  # every whole record ends with a newline: the last line is none
+        said = next((record for record in reversed(records) if "executed" in record), None)
+        executed, stopped = [0] * len(_phases(phases)), False
+        if said is not None:
+            executed, stopped = said["executed"], said["stopped"]
+        else:
+            for record in records:
+                executed = [a + b for a, b in zip(executed, record["reserved"], strict=True)]
     except (FileNotFoundError, ValueError, KeyError, TypeError) as error:
         raise LedgerError(
             f"{path} cannot be read ({type(error).__name__}: {error}); it is the only record of what an attempt has released: "
             "bring it back from a copy"
         ) from error
-    return _Spent(phases, tuple(executed if executed is not None else reserved), stopped, executed is not None)
+    return _Spent(phases, tuple(executed), stopped, closed=said is not None)
 
 
 @functools.cache
@@ -312,7 +321,7 @@ def _accounts(folders: Folders, lineage: str | None = None) -> dict[str, tuple[c
         status = entry.stat()
         look, name = (status.st_size, status.st_ctime_ns), f"{directory}/{entry.name}"
         known = copied.get(name)
-        spent = _Spent(*known[1], True) if known and known[0] == look else _read_account(Path(entry.path))
+        spent = _Spent(*known[1], True) if known and known[0] == look else _read_account(entry.path)
         found[name] = look, entry.path, spent
     return found
 
@@ -348,16 +357,22 @@ def _records(folders: Folders) -> dict[str, tuple[compacted.Listing, str]]:
     for entry in trials:
         names, listing = compacted.listing(entry)
         known = copied.get(entry.name)
-        found[entry.name] = known if known and known[0] == listing else (listing, _records_text(entry.path, names))
+        if known and known[0] == listing:
+            found[entry.name] = known
+        else:
+            try:
+                found[entry.name] = listing, _records_text(entry.path, names)
+            except UnicodeDecodeError:
+                found[entry.name] = listing, ""  # no JSON: whoever reads it looks at the files one by one
     return found
 
 
 def _records_text(path: str, names: Sequence[str]) -> str:
     """[number, start, end] of the attempts in a folder as JSON, each record as its file has it."""
-    texts, directory = [], Path(path)
+    texts = []
     for number in sorted(int(name.partition(".")[0]) for name in names if _START.fullmatch(name)):
-        start = (directory / f"{number}.start.json").read_text()
-        end = (directory / f"{number}.end.json").read_text() if f"{number}.end.json" in names else "null"
+        start = _text(f"{path}/{number}.start.json")
+        end = _text(f"{path}/{number}.end.json") if f"{number}.end.json" in names else "null"
         texts.append(f"[{number},{start},{end}]")
     return f"[{','.join(texts)}]"
 

@@ -131,6 +131,17 @@ def test_an_attempt_that_is_closed_after_the_copy_is_closed(folders: Folders) ->
     assert statuses(folders)["lost"] == ["lost"]
 
 
+@pytest.mark.parametrize("content", [b"", b"{", b'{"status": "\xff"}'])
+def test_a_spoilt_record_is_named(folders: Folders, content: bytes) -> None:
+    (record,) = read_attempts(folders)["lost"]
+    close_from_outside(folders, record, "lost", parts=[])
+    (folders.attempts / "lost" / "1.end.json").write_bytes(content)
+    for _ in range(2):
+        with pytest.raises(LedgerError, match=r"lost/1\.end\.json is not the record that an attempt writes"):
+            read_attempts(folders)
+        compact(folders)
+
+
 def test_a_spoilt_record_that_was_deleted_is_closed_no_more(folders: Folders) -> None:
     (folders.attempts / "done" / "1.end.json").unlink()
     assert statuses(folders)["done"] == ["running"]
