@@ -18,9 +18,10 @@ from __future__ import annotations
 import functools
 import io
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import groupby
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -146,8 +147,11 @@ def compact(folders: Folders) -> None:
     write_part(folders, "attempts", "attempts", _attempt_rows(attempts))
     parts = _committed(folders, attempts)
     for table in COMPACTED:
-        pieces = zip(parts[table], _pieces(table, parts[table], None, folders), strict=True)
-        current = {path.name: piece for path, piece in pieces if _version(piece) == SCHEMA_VERSION}
+        known = copies(table, folders)
+        if known and list(known) == [path.name for path in parts[table]]:
+            continue
+        pieces = {path.name: known[path.name] if path.name in known else _piece(path) for path in parts[table]}
+        current = {name: piece for name, piece in pieces.items() if _version(piece) == SCHEMA_VERSION}
         names = json.dumps([[name, len(piece)] for name, piece in current.items()])
         whole = _joined(table, list(current.values()))
         whole = whole.replace_schema_metadata({**whole.schema.metadata, _PARTS: names.encode()})
@@ -157,23 +161,52 @@ def compact(folders: Folders) -> None:
 _PARTS = b"dpsweep.parts"
 
 
-def copies(table: str, folders: Folders) -> dict[str, pa.Table]:
-    """Parts by their file names, from the table's compacted copy; none where there is no copy of this schema to be read."""
-    path = folders.compacted / f"{table}.parquet"
+class Copies(Mapping[str, pa.Table]):
+    """Parts by their file names, out of a table's compacted copy."""
+
+    def __init__(self, whole: pa.Table, rows: Iterable[tuple[str, int]]) -> None:
+        self._whole, self._places, start = whole, dict[str, tuple[int, int]](), 0
+        for name, count in rows:
+            self._places[name] = start, start + count
+            start += count
+
+    def __getitem__(self, name: str) -> pa.Table:
+        start, stop = self._places[name]
+        return self._whole.slice(start, stop - start)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._places
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._places)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def together(self, names: Iterable[str]) -> list[pa.Table]:
+        """The parts ``names`` in their order, those that follow each other in the copy as one table."""
+        runs: list[list[int]] = []
+        for start, stop in (self._places[name] for name in names):
+            if runs and runs[-1][1] == start:
+                runs[-1][1] = stop
+            else:
+                runs.append([start, stop])
+        return [self._whole.slice(start, stop - start) for start, stop in runs]
+
+
+def copies(table: str, folders: Folders) -> Copies:
+    """A table's compacted copy; an empty one where there is none of this schema to be read."""
+    path, none = folders.compacted / f"{table}.parquet", Copies(SCHEMAS[table].empty_table(), ())
     if not path.exists():
-        return {}
+        return none
     try:
         with pq.ParquetFile(path, page_checksum_verification=True) as file:
             whole = file.read(use_threads=False)
     except (OSError, pa.ArrowInvalid):
-        return {}  # the parts themselves are there
+        return none  # the parts themselves are there
     if _version(whole) != SCHEMA_VERSION:
-        return {}
-    found, start = {}, 0
-    for name, rows in json.loads(whole.schema.metadata[_PARTS]):
-        found[name] = whole.slice(start, rows)
-        start += rows
-    return found
+        return none
+    return Copies(whole, json.loads(whole.schema.metadata[_PARTS]))
 
 
 def _attempt_rows(attempts: Mapping[str, Sequence[AttemptRecord]]) -> list[dict[str, Any]]:
@@ -298,15 +331,19 @@ def read_table(table: str, paths: Sequence[Path]) -> pa.Table:
 
 def _pieces(table: str, paths: Sequence[Path], skip: Skip | None, folders: Folders | None = None) -> list[pa.Table]:
     """The parts at ``paths``; with ``folders`` from its compacted copy as far as that has them."""
-    known = copies(table, folders) if folders else {}
-    pieces = []
-    for path in paths:
-        try:
-            pieces.append(known[path.name] if path.name in known else _piece(path))
-        except LedgerError as error:
-            if skip is None:
-                raise
-            skip(f"{table}: {error}; it is left out.")
+    known = copies(table, folders) if folders else Copies(SCHEMAS[table].empty_table(), ())
+    pieces: list[pa.Table] = []
+    for copied, group in groupby(paths, lambda path: path.name in known):
+        if copied:
+            pieces += known.together(path.name for path in group)
+            continue
+        for path in group:
+            try:
+                pieces.append(_piece(path))
+            except LedgerError as error:
+                if skip is None:
+                    raise
+                skip(f"{table}: {error}; it is left out.")
     return pieces
 
 
