@@ -1,0 +1,117 @@
+"""Jobs that do nothing on a simulated cluster: what the executor takes a job, and what Ray Tune takes without it.
+
+Ray's own cluster utility starts 8 nodes with 8 logical GPUs each on this machine. On both sides 16 jobs at most run at once,
+processes are reused (a sweep gives every trial a new one, which would take seconds a job on both sides and hide the rest),
+and Tune writes no logs of its own.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+NODES, GPUS, AT_ONCE = 8, 8, 16
+
+
+def run_many_jobs(folder: Path, count: int) -> None:
+    """Run ``count`` jobs on each side, and print seconds a job and their ratios."""
+    token = folder / "token"
+    token.touch(mode=0o600)
+    token.write_text(secrets.token_hex(32))
+    here = str(Path(__file__).parent)
+    # As harness.connection sets them for a Ray of our own; before Ray is imported.
+    os.environ |= {
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN_PATH": str(token),
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_enable_worker_prestart": "0",
+        "RAY_prestart_worker_first_driver": "0",
+        "RAY_worker_num_grpc_internal_threads": "1",
+        "RAY_num_server_call_thread": "1",
+        "RAY_CHDIR_TO_TRIAL_DIR": "0",
+        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",
+        "PYTHONPATH": os.pathsep.join(filter(None, [here, os.environ.get("PYTHONPATH")])),
+        "OMP_NUM_THREADS": "1",
+    }
+    import ray
+    from ray.cluster_utils import Cluster as VirtualCluster
+
+    temporary = str(folder / "ray")  # not Ray's usual folder: a note there would lead others to this cluster
+    cluster = VirtualCluster(
+        head_node_args={"num_cpus": 0, "include_dashboard": False, "temp_dir": temporary}, initialize_head=True
+    )
+    try:
+        for _ in range(NODES):
+            cluster.add_node(num_cpus=GPUS, num_gpus=GPUS, object_store_memory=80 * 2**20)
+        ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
+        print(f"{NODES} virtual nodes, {ray.cluster_resources()['GPU']:g} GPUs, at most {AT_ONCE} jobs at once", flush=True)
+        sides = {"plain Ray Tune": plain, "RayTuneExecutor": through_the_executor}
+        paces, wholes = [], []
+        for name, side in sides.items():
+            began = time.perf_counter()
+            ends = side(folder / name, count)
+            wholes.append((time.perf_counter() - began) / count)
+            # Until twice as many have ended as run at once, processes are still being started.
+            paces.append((ends[-1] - ends[2 * AT_ONCE]) / (count - 2 * AT_ONCE - 1))
+            print(f"{name:15s} {count} jobs: {wholes[-1]:.3f} s a job, {paces[-1]:.3f} s without process starts", flush=True)
+        ratios = [ours / theirs for theirs, ours in (wholes, paces)]
+        print(f"executor / plain Ray Tune: {ratios[0]:.3f}, without process starts {ratios[1]:.3f}")
+    finally:
+        ray.shutdown()
+        cluster.shutdown()
+
+
+def through_the_executor(folder: Path, count: int) -> list[float]:
+    """The jobs as a sweep places them, and every one of them heard of once; when they ended."""
+    from harness.cluster import Cluster
+    from harness.executors import ray_tune
+    from harness.jobs import Event, Job
+
+    folder.mkdir()
+    jobs = [Job(id=f"job-{number}", kind="train", label=f"job {number}", cpu=1, gpu=1) for number in range(count)]
+    ended: Counter[str] = Counter()
+    times: list[float] = []
+
+    def hear(event: Event) -> None:
+        if event.kind == "finished" and event.data["status"] == "completed":
+            ended[event.job_id] += 1
+            times.append(time.perf_counter())
+
+    executor = ray_tune.RayTuneExecutor(Cluster("virtual"), max_concurrent=AT_ONCE, target="no_op:run_job")
+    real = ray_tune.tune.TuneConfig
+    try:
+        ray_tune.tune.TuneConfig = lambda **settings: real(**settings | {"reuse_actors": True})
+        executor.run(jobs, folder / "plan.json", hear, folder / "stop")
+    finally:
+        ray_tune.tune.TuneConfig = real
+    assert ended == Counter(job.id for job in jobs), f"{len(ended)} of {count} jobs are heard of"
+    return times
+
+
+def plain(folder: Path, count: int) -> list[float]:
+    """The same number of trials of a trainable that does nothing, all of them in the table of results; when they ended."""
+    from no_op import trainable
+    from ray import tune
+
+    from harness.connection import environment
+    from harness.executors.ray_tune import _TUNE
+
+    times: list[float] = []
+
+    class Clock(tune.Callback):
+        def on_trial_complete(self, *arguments: Any, **info: Any) -> None:
+            times.append(time.perf_counter())
+
+    settings: dict[str, Any] = {"num_samples": count, "max_concurrent_trials": AT_ONCE, "reuse_actors": True}
+    with environment(_TUNE):
+        results = tune.Tuner(
+            tune.with_resources(trainable, {"cpu": 1, "gpu": 1}),
+            tune_config=tune.TuneConfig(**settings),
+            run_config=tune.RunConfig(name="jobs", storage_path=str(folder), verbose=0, callbacks=[Clock()]),
+        ).fit()
+    assert [result.metrics["status"] for result in results] == ["completed"] * count
+    return times
