@@ -54,7 +54,7 @@ class Folders:
 
     @property
     def compacted(self) -> Path:
-        """One file a table with the parts that counted at the end of the last command: a copy that is quick to read."""
+        """What counted at the end of the last command, copied to be quick to read: tables, and records and accounts."""
         return self.sweep / "compacted"
 
     @property
