@@ -73,19 +73,33 @@ class Cluster:
         resources = [node["Resources"] for node in ray().nodes() if node["Alive"]]
         return [offered for offered in resources if offered.get("CPU")]
 
+    def guard_head(self, undo: contextlib.ExitStack) -> None:
+        """End this process with a sentence if our own head ends, until ``undo`` is closed.
+
+        In a thread that asks Ray nothing: without its head Ray does not answer, and aborts the process half a minute later.
+        """
+        over = threading.Event()
+
+        def watch(head: RayNode) -> None:
+            while not over.wait(WATCH_S):
+                if not head.running() and not over.is_set():
+                    give_up(f"{HEAD_LOST}\n{head.tail(3)}", head)
+
+        if self.head is not None:
+            undo.callback(over.set)
+            threading.Thread(target=watch, args=(self.head,), daemon=True, name="head").start()
+
     @contextlib.contextmanager
     def watched(self, stop_file: Path, load: Callable[[], Load]) -> Iterator[None]:
         """Look after the machines while jobs run, in a thread.
 
-        If our own head ends, so does this process, with a sentence. A cluster that can lose its machines makes ``stop_file``
-        when none is left nor comes back. ``load`` says what the machines have to do.
+        A cluster that can lose its machines makes ``stop_file`` when none is left nor comes back. ``load`` says what the
+        machines have to do.
         """
         over = threading.Event()
 
         def watch() -> None:
             while not over.wait(WATCH_S):
-                if self.head is not None and not self.head.running() and not over.is_set():
-                    give_up(f"{HEAD_LOST}\n{self.head.tail(3)}", self.head)
                 self.look(stop_file, load())
 
         thread = threading.Thread(target=watch, daemon=True, name="machines")
@@ -145,7 +159,10 @@ def start_local() -> Cluster:
     options += ["--num-gpus=0"] if share.gpus == 0 else []
     with contextlib.ExitStack() as undo:
         node, address = start_head([*options, "--port=0", "--include-dashboard=false"], temp=temp_parent(), undo=undo)
-        return Cluster(address, node, undo.pop_all())
+        cluster = Cluster(address, node)
+        cluster.guard_head(undo)
+        cluster.undo = undo.pop_all()
+        return cluster
 
 
 def join(address: str, results: Path) -> Cluster:

@@ -111,6 +111,7 @@ def start_slurm(on: str, results: Path, sweep: str, say: Callable[[str], None]) 
         options += Ports(*profile.port_range).head() if profile.port_range else ["--port=0"]
         node, address = start_head(options, temp=profile.temp, run=run.path, undo=undo)
         cluster = SlurmCluster(address, node, profile=profile, run=run, say=say)
+        cluster.guard_head(undo)
         undo.callback(_end_workers, run)
         run.write(run.head, {"address": address, "code": code_fingerprint()})
         heart = threading.Event()

@@ -5,6 +5,7 @@ Several heads, or nodes of one machine, share the range: each takes a block of i
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 from dataclasses import dataclass
@@ -14,10 +15,14 @@ _SERVICES = (
     "object-manager-port",
     "runtime-env-agent-port",
     "dashboard-agent-grpc-port",
+    "dashboard-agent-listen-port",
     "metrics-export-port",
 )
 _BLOCK = 100
-"""Ports a node: one each for its services, the rest for its processes."""
+"""Ports a node: one that is held, one each for its services, the rest for its processes."""
+
+_held: list[socket.socket] = []
+"""Bound to the first port of this process's block, as only one process can be; a process has one Ray at a time."""
 
 
 class NoPorts(RuntimeError):
@@ -26,7 +31,7 @@ class NoPorts(RuntimeError):
 
 @dataclass(frozen=True)
 class Ports:
-    """The ports ``first`` to ``last``, both included."""
+    """The ports ``first`` to ``last``, both included. The block that was given out last is this process's until it ends."""
 
     first: int
     last: int
@@ -34,7 +39,7 @@ class Ports:
     def head(self) -> list[str]:
         """Options of ``ray start --head``. Raises ``NoPorts``."""
         block = self._block()
-        return [f"--port={block + len(_SERVICES)}", *_options(block)]
+        return [f"--port={block + len(_SERVICES) + 1}", *_options(block)]
 
     def node(self) -> list[str]:
         """Options of ``ray start``. Raises ``NoPorts``."""
@@ -42,24 +47,33 @@ class Ports:
 
     def _block(self) -> int:
         """The first port of a free block; where the search begins depends on the job, so that jobs seldom meet."""
+        while _held:
+            _held.pop().close()
         count = (self.last - self.first + 1) // _BLOCK
         begin = int(os.environ.get("SLURM_JOB_ID") or os.getpid())
         for number in range(count):
             block = self.first + (begin + number) % count * _BLOCK
-            if all(_free(port) for port in range(block, block + _BLOCK)):
+            with contextlib.suppress(OSError), contextlib.ExitStack() as undo:
+                held = undo.enter_context(_bound(block))
+                for port in range(block + 1, block + _BLOCK):
+                    _bound(port).close()
+                undo.pop_all()
+                _held.append(held)
                 return block
         raise NoPorts(f"of the ports {self.first}-{self.last} no {_BLOCK} in a row are free on {socket.gethostname()}")
 
 
 def _options(block: int) -> list[str]:
-    services = [f"--{name}={block + number}" for number, name in enumerate(_SERVICES)]
-    return [*services, f"--min-worker-port={block + len(_SERVICES) + 1}", f"--max-worker-port={block + _BLOCK - 1}"]
+    services = [f"--{name}={block + number}" for number, name in enumerate(_SERVICES, start=1)]
+    return [*services, f"--min-worker-port={block + len(_SERVICES) + 2}", f"--max-worker-port={block + _BLOCK - 1}"]
 
 
-def _free(port: int) -> bool:
-    with socket.socket() as probe:
-        try:
-            probe.bind(("", port))
-        except OSError:
-            return False
-    return True
+def _bound(port: int) -> socket.socket:
+    """A socket with the port. Raises ``OSError`` where another has it."""
+    bound = socket.socket()
+    try:
+        bound.bind(("", port))
+    except OSError:
+        bound.close()
+        raise
+    return bound
