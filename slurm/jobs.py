@@ -93,7 +93,7 @@ class Worker:
             f"--address={head['address']}",
             f"--num-cpus={share.cpus}",
             f"--num-gpus={share.gpus or 0}",
-            f"--memory={int(share.memory * _MEMORY_FOR_JOBS) - self._object_store}",
+            f"--memory={max(0, int(share.memory * _MEMORY_FOR_JOBS) - self._object_store)}",
             f"--object-store-memory={self._object_store}",
             f"--labels=dpsweep-job={os.environ['SLURM_JOB_ID']}",
         ]
@@ -163,7 +163,7 @@ class Head:
     def _command_status(self) -> int:
         with self._run.output.open("ab") as output:
             self._process = subprocess.Popen(
-                [sys.executable, *self._command],
+                [sys.executable, "-P", *self._command],  # dpsweep from PYTHONPATH, as this job has it
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
