@@ -21,7 +21,7 @@ from typing import Any
 from slurm.jobs import RUN, Worker
 from slurm.launch import POLL_S, JobRequest, QueuedJob, cancel, queue, submit
 from slurm.node import SlurmError
-from slurm.ports import Ports
+from slurm.ports import ANY, Ports
 from slurm.run import BEAT_S, RunFolder
 
 from . import snapshot
@@ -101,6 +101,8 @@ def start_slurm(on: str, results: Path, sweep: str, say: Callable[[str], None]) 
         run.write(run.record, {"profile": profile.document(), "job": None})
     else:
         profile = Profile.from_document((run.read(run.record) or {})["profile"])
+    if not os.access(profile.temp, os.W_OK):
+        raise ClusterError(f"temp: {profile.temp} is not there, or cannot be written, on {socket.gethostname()}; /tmp will do")
     with contextlib.ExitStack() as undo:
         _cancel(run)  # of a head that was killed in this run before
         for left in run.nodes.iterdir():
@@ -108,7 +110,7 @@ def start_slurm(on: str, results: Path, sweep: str, say: Callable[[str], None]) 
         undo.enter_context(environment(_HEAD_LOST))
         options = ["--num-cpus=0", "--num-gpus=0", f"--include-dashboard={str(profile.dashboard).lower()}"]
         options += ["--dashboard-host=127.0.0.1"] if profile.dashboard else []
-        options += Ports(*profile.port_range).head() if profile.port_range else ["--port=0"]
+        options += Ports(*profile.port_range).head() if profile.port_range else ["--port=0", *ANY]
         node, address = start_head(options, temp=profile.temp, run=run.path, undo=undo)
         cluster = SlurmCluster(address, node, profile=profile, run=run, say=say)
         cluster.guard_head(undo)
@@ -299,10 +301,11 @@ class SlurmCluster(Cluster):
 
 
 def _log_tail(run: RunFolder) -> str:
-    """The telling line of the newest log of a job."""
+    """The telling line of the newest log of a job: the last one, but for srun's own on what its task has ended with."""
     logs = sorted(run.jobs.glob("*_log.out"), key=lambda path: path.stat().st_mtime)
     lines = [line.strip() for line in logs[-1].read_text(errors="replace").splitlines() if line.strip()] if logs else []
-    return lines[-1] if lines else "they have left no log; was the folder visible on their nodes?"
+    telling = [line for line in lines if not line.startswith("srun: ")] or lines
+    return telling[-1] if telling else "they have left no log; was the folder visible on their nodes?"
 
 
 def this_run() -> RunFolder | None:

@@ -114,9 +114,11 @@ class RunningSweep:
 
     # --- the command ------------------------------------------------------------------------------------------------------
 
-    def start(self) -> None:
-        """Start the command."""
-        arguments = [sys.executable, "-m", "harness.sweep", str(self.root / "tiny.yaml"), "--results", str(self.folders.root)]
+    def start(self, **seconds: float) -> None:
+        """Start the command; ``seconds`` are lengths of time of ``harness.slurm_cluster`` by name, for a quicker test."""
+        code = "import sys; from harness import slurm_cluster, sweep; "
+        code += "".join(f"slurm_cluster.{name} = {value}; " for name, value in seconds.items()) + "sys.exit(sweep.main())"
+        arguments = [sys.executable, "-c", code, str(self.root / "tiny.yaml"), "--results", str(self.folders.root)]
         arguments += ["--on", f"slurm:{self.root / 'profile.yaml'}"]
         path = os.pathsep.join(filter(None, (str(self.root), os.environ.get("PYTHONPATH"))))
         environment = {**os.environ, **self.slurm.environment, "OMP_NUM_THREADS": "1", "COLUMNS": "300", "PYTHONPATH": path}

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from controller import Controller
 from running_sweep import RunningSweep, job_of, shared_stages
 
+from harness import sweep as command
+from harness.ledger import read_attempts
+
 pytest.importorskip("submitit")
 pytestmark = pytest.mark.cluster
 
-PROFILE = {"workers": 3, "worker": {"cpus": 1, "memory": "3GB", "walltime": "10min"}, "grace": "20s"}
-EACH_ITS_NODE = {**PROFILE, "options": {"exclusive": True}}
+WORKER = {"cpus": 1, "memory": "3GB", "walltime": "10min"}
+PROFILE = {"workers": 2, "worker": WORKER, "grace": "20s"}
 
 
 @pytest.fixture(scope="module")
@@ -26,26 +31,29 @@ def stages(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return shared_stages(tmp_path_factory.mktemp("shared"))
 
 
-class Faults:
-    """Does something to a worker job that runs a trial, and notes how long it took until the trial went on."""
+Fault = Callable[[str, int], object]
+"""Does something to a worker job or to its trial's process."""
 
-    def __init__(self, sweep: RunningSweep) -> None:
-        self._sweep = sweep
 
-    def __call__(self, name: str, act: Callable[[str, int], object], status: str) -> None:
-        """``act`` gets the job and the trial's process; the attempt has to end with ``status``, and another one to follow."""
-        sweep = self._sweep
-        sweep.wait(f"{name}: a trial", sweep.running)
-        record = sweep.running()[0]
+def strike(sweep: RunningSweep, status: str, **faults: Fault) -> None:
+    """Do all ``faults``, each to another running trial and its worker, at once.
+
+    The attempts have to end with ``status``, and others have to go on with the trials.
+    """
+    sweep.wait(f"{' and '.join(faults)}: enough trials", lambda: len(sweep.running()) >= len(faults))
+    victims = dict(zip(faults, sweep.running(), strict=False))
+    begin = time.monotonic()
+    for name, record in victims.items():
         job = job_of(record.start["pid"])
         assert job is not None
-        begin = time.monotonic()
-        act(job, record.start["pid"])
-        sweep.wait(f"{name}: the end of the attempt", lambda: sweep.attempts(record.trial_id)[record.number - 1].end)
-        ended = time.monotonic() - begin
-        sweep.wait(f"{name}: going on", lambda: sweep.goes_on(record))
-        print(f"{name}: {ended:.1f} s until the attempt had ended, {time.monotonic() - begin:.1f} s until the trial went on")
-        assert sweep.attempts(record.trial_id)[record.number - 1].status == status, name
+        faults[name](job, record.start["pid"])
+    waiting = dict(victims)
+    while waiting:
+        sweep.wait("going on", lambda: any(sweep.goes_on(record) for record in waiting.values()))
+        for name in [name for name, record in waiting.items() if sweep.goes_on(record)]:
+            record = sweep.attempts(waiting[name].trial_id)[waiting.pop(name).number - 1]
+            assert record.status == status, name
+            print(f"{name}: the trial went on after {time.monotonic() - begin:.1f} s")
 
 
 def urgent(slurm: Controller, job: str) -> None:
@@ -58,14 +66,12 @@ def urgent(slurm: Controller, job: str) -> None:
 def test_trials_of_workers_that_are_told_to_leave_go_on_from_where_they_were(
     slurm: Controller, stages: Path, tmp_path: Path
 ) -> None:
-    with RunningSweep(tmp_path, slurm, EACH_ITS_NODE, stages, trials=2) as sweep:
+    profile = {"workers": 3, "worker": WORKER, "grace": "20s", "options": {"exclusive": True}}
+    with RunningSweep(tmp_path, slurm, profile, stages, trials=2) as sweep:
         sweep.start()
         sweep.wait("all workers", lambda: len(sweep.joined()) == 3)
-        fault = Faults(sweep)
-        fault("USR2", lambda job, _: slurm.scancel(job, "USR2"), "interrupted")
-        fault("requeue", lambda job, _: slurm.requeue(job), "interrupted")
-        fault("preemption", lambda job, _: urgent(slurm, job), "interrupted")
-        fault("scancel", lambda job, _: slurm.scancel(job), "interrupted")
+        strike(sweep, "interrupted", usr2=lambda job, _: slurm.scancel(job, "USR2"), requeue=lambda job, _: slurm.requeue(job))
+        strike(sweep, "interrupted", preemption=lambda job, _: urgent(slurm, job), scancel=lambda job, _: slurm.scancel(job))
         sweep.hurry()
         assert sweep.end() == 0, sweep.output()
         sweep.assert_done()
@@ -73,17 +79,56 @@ def test_trials_of_workers_that_are_told_to_leave_go_on_from_where_they_were(
 
 
 def test_trials_whose_machine_or_process_dies_go_on_from_a_checkpoint(slurm: Controller, stages: Path, tmp_path: Path) -> None:
-    def kill(word: str) -> Callable[[str, int], object]:
+    def kill(word: str) -> Fault:
         return lambda job, _: os.kill(sweep.process_of(job, word), signal.SIGKILL)
 
     with RunningSweep(tmp_path, slurm, PROFILE, stages, trials=2) as sweep:
         sweep.start()
-        sweep.wait("all workers", lambda: len(sweep.joined()) == 3)
-        fault = Faults(sweep)
-        fault("kill a trial", lambda _, process: os.kill(process, signal.SIGKILL), "lost")
-        fault("kill a raylet", kill("raylet/raylet "), "lost")
-        fault("kill a worker's ray start", kill("slurm.node"), "lost")
+        sweep.wait("both workers", lambda: len(sweep.joined()) == 2)
+        strike(sweep, "lost", trial=lambda _, process: os.kill(process, signal.SIGKILL), raylet=kill("raylet/raylet "))
+        strike(sweep, "lost", ray_start=kill("slurm.node"))
         sweep.hurry()
         assert sweep.end() == 0, sweep.output()
         sweep.assert_done()
+        sweep.assert_nothing_left()
+
+
+def test_without_any_worker_left_the_command_ends_and_the_same_command_goes_on(
+    slurm: Controller, stages: Path, tmp_path: Path
+) -> None:
+    with RunningSweep(tmp_path, slurm, PROFILE, stages, trials=2) as sweep:
+        sweep.start(POLL_S=3)
+        sweep.wait("two trials", lambda: len(sweep.running()) == 2)
+        for job in sweep.workers():
+            slurm.scancel(job)
+        begin = time.monotonic()
+        assert sweep.end() == command.INTERRUPTED, sweep.output()
+        print(f"the command had ended after {time.monotonic() - begin:.1f} s")
+        assert "all worker jobs have ended" in sweep.output()
+        sweep.assert_nothing_left()
+        assert [records[-1].status for records in read_attempts(sweep.folders).values()] == ["interrupted"] * 2
+        sweep.hurry()
+        sweep.start()
+        assert sweep.end() == 0, sweep.output()
+        sweep.assert_done()
+        sweep.assert_nothing_left()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ({"python": "/no/such/python"}, "ended before trials could begin: .*/no/such/python"),
+        ({"setup": ["source /no/such/activate || exit 3"]}, "ended before trials could begin: .*/no/such/activate"),
+        ({"partition": "nowhere"}, "sbatch refused the job dpsweep-tiny: .*[Ii]nvalid partition"),
+        ({"temp": "/tmp/no-such"}, "/tmp/no-such"),
+    ],
+)
+def test_workers_that_cannot_come_end_the_command_with_the_reason(
+    slurm: Controller, stages: Path, tmp_path: Path, wrong: dict[str, Any], told: str
+) -> None:
+    with RunningSweep(tmp_path, slurm, {**PROFILE, **wrong}, stages, trials=1) as sweep:
+        sweep.start(POLL_S=2)
+        assert sweep.end() == command.BAD_INPUT
+        assert re.search(told, sweep.output().splitlines()[-1]), sweep.output()
+        assert "Traceback" not in sweep.output()
         sweep.assert_nothing_left()
