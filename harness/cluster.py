@@ -22,6 +22,7 @@ from pathlib import Path
 
 from slurm.allocation import here
 from slurm.node import RayNode
+from slurm.ports import ANY
 
 from .connection import (
     FOR_JOBS,
@@ -157,8 +158,9 @@ def start_local() -> Cluster:
     # Ray finds the GPUs by itself, within CUDA_VISIBLE_DEVICES; its own count of processors and memory is the machine's.
     options = [f"--num-cpus={share.cpus}", f"--memory={int(share.memory * FOR_JOBS) - OBJECT_STORE}"]
     options += ["--num-gpus=0"] if share.gpus == 0 else []
+    options += ["--port=0", *ANY, "--include-dashboard=false"]
     with contextlib.ExitStack() as undo:
-        node, address = start_head([*options, "--port=0", "--include-dashboard=false"], temp=temp_parent(), undo=undo)
+        node, address = start_head(options, temp=temp_parent(), undo=undo)
         cluster = Cluster(address, node)
         cluster.guard_head(undo)
         cluster.undo = undo.pop_all()

@@ -22,7 +22,7 @@ from submitit.core.utils import DelayedSubmission
 
 from .allocation import here
 from .node import RAY_LOST, RayNode, private_folder
-from .ports import Ports
+from .ports import ANY, Ports
 from .run import RunFolder
 
 RUN = "DPSWEEP_RUN"
@@ -97,8 +97,7 @@ class Worker:
             f"--object-store-memory={self._object_store}",
             f"--labels=dpsweep-job={os.environ['SLURM_JOB_ID']}",
         ]
-        if self._ports is not None:
-            options += Ports(*self._ports).node()
+        options += ANY if self._ports is None else Ports(*self._ports).node()
         token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(self._run.token)}
         drain = self._grace_s - _PATIENCE_S
         self._node = RayNode(private_folder(self._temp), options, {**self._environment, **token}, drain_s=drain)

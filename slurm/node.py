@@ -183,7 +183,7 @@ def main(arguments: Sequence[str]) -> None:
     parent = _Parent(Path(run) if run else None)
     threading.Thread(target=parent.wait, daemon=True).start()
     sys.argv = ["ray", "start", "--block", "--disable-usage-stats", *options]
-    _no_client_server()
+    no_client_server()
     try:
         runpy.run_module("ray.scripts.scripts", run_name="__main__", alter_sys=True)
     finally:
@@ -191,7 +191,7 @@ def main(arguments: Sequence[str]) -> None:
         _end_run(parent.run, parent.jobs if parent.over else _worker_jobs(parent.run))
 
 
-def _no_client_server() -> None:
+def no_client_server() -> None:
     """Keep Ray from serving ray:// addresses on the head, as it does wherever grpc is installed; it asks for no token there."""
     from ray._private import utils
 

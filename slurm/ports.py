@@ -21,6 +21,9 @@ _SERVICES = (
 _BLOCK = 100
 """Ports a node: one that is held, one each for its services, the rest for its processes."""
 
+ANY = ("--min-worker-port=0", "--max-worker-port=0")
+"""Options of ``ray start``, for processes on any free port: by itself Ray takes them from one range, which others share."""
+
 _held: list[socket.socket] = []
 """Bound to the first port of this process's block, as only one process can be; a process has one Ray at a time."""
 

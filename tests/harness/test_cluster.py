@@ -203,6 +203,22 @@ def test_auto_uses_a_cluster_of_this_machine_and_leaves_it(tmp_path: Path, short
             os.killpg(process.pid, signal.SIGKILL)
 
 
+def test_our_own_ray_serves_no_clients_where_grpc_is_installed(tmp_path: Path) -> None:
+    """The server for ray:// addresses asks for no token; ``ray start --head`` starts it wherever grpc can be imported."""
+    (tmp_path / "grpc").mkdir()
+    (tmp_path / "grpc" / "__init__.py").touch()
+    script = """
+        from ray._private.utils import get_ray_client_dependency_error
+        from slurm.node import no_client_server
+        before = get_ray_client_dependency_error()
+        no_client_server()
+        from ray.scripts.scripts import get_ray_client_dependency_error
+        print(before, "|", get_ray_client_dependency_error())
+    """
+    done = run_python(script, PYTHONPATH=os.pathsep.join([str(tmp_path), str(ROOT)]))
+    assert done.stdout == "None | dpsweep has no use for it\n", done.stderr
+
+
 def test_a_connected_ray_is_used_as_it_is(ray_session: cluster.Cluster, tmp_path: Path) -> None:
     import ray
 
