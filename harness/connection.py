@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import importlib
 import logging
 import os
 import secrets
@@ -173,6 +174,8 @@ def start_head(
     The token is written to ``run``, the folder of a run on Slurm, or beside Ray's own files; whoever cannot read it can
     neither join nor submit. What is to be undone at the end goes to ``undo``. Raises ``ClusterError``.
     """
+    if "--include-dashboard=true" in options:
+        check_dashboard()
     folder = private_folder(temp)
     token = (run or folder) / "token"
     token.touch(mode=0o600)
@@ -190,6 +193,17 @@ def start_head(
     hear_environment()
     init(address=address, code=run / "code" if run is not None else None)
     return node, address
+
+
+def check_dashboard() -> None:
+    """Raise ``ClusterError`` where the Ray of this Python has no dashboard."""
+    try:
+        importlib.import_module("ray.dashboard.optional_deps")
+    except ImportError as error:
+        raise ClusterError(
+            f"dashboard: true, but the Ray of {sys.executable} has no dashboard ({error}): type `pip install 'ray[default]'` "
+            "or remove that line of the profile"
+        ) from error
 
 
 def last_line(error: BaseException | str) -> str:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from slurm.jobs import RUN, Worker
-from slurm.launch import POLL_S, JobRequest, QueuedJob, cancel, queue, submit
+from slurm.launch import POLL_S, JobRequest, QueuedJob, cancel, look, submit
 from slurm.node import SlurmError
 from slurm.ports import ANY, Ports
 from slurm.run import BEAT_S, RunFolder
@@ -272,10 +272,11 @@ class SlurmCluster(Cluster):
             return False
         self._looked = time.monotonic()
         try:
-            self._queued = queue(self.run.worker_jobs())
+            found = look(self.run)
         except SlurmError:
             return False  # a controller that restarts is no reason to end anything
-        self.run.write(self.run.queue, {job: vars(found) for job, found in self._queued.items()})
+        workers = self.run.worker_jobs()
+        self._queued = {job: state for job, state in found.items() if job in workers}
         return True
 
     def _give_back(self, load: Load) -> None:

@@ -7,17 +7,18 @@ import contextlib
 import os
 import shlex
 import shutil
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from slurm.jobs import RUN, Head
-from slurm.launch import POLL_S, QueuedJob, cancel, queue, script, submit
+from slurm.launch import POLL_S, QueuedJob, cancel, look, queue, script, submit
 from slurm.node import SlurmError
 from slurm.run import RunFolder
 
-from .connection import ClusterError
+from .connection import ClusterError, check_dashboard
 from .folders import Folders
 from .lock import Locked, holder
 from .profiles import Profile, check_request, cost_sentence
@@ -83,10 +84,11 @@ def run_in_job(
         check_plan(plan, profile)
         if not plan.to_do:
             return _nothing_to_do(plan, console)
+        if profile.dashboard and profile.python_command == shlex.quote(sys.executable):  # else the job's Python is another
+            check_dashboard()
         print_cost(plan, profile, console)
         run = submit_head(arguments, folders, profile)
-    job = (run.read(run.record) or {})["job"]
-    console.print(f"Slurm job {job} holds the sweep; its files: {run.path}", soft_wrap=True)
+    console.print(f"Slurm job {run.head_job()} holds the sweep; its files: {run.path}", soft_wrap=True)
     elsewhere = f" --results {arguments.results}" if arguments.results != "results" else ""
     again = f"python -m harness.sweep {arguments.file}{elsewhere}"
     console.print(f"  how far it is: {again} --status\n  stop it:       {again} --stop", soft_wrap=True)
@@ -107,7 +109,7 @@ def refuse_second(sweep: Path) -> None:
     own = os.environ.get(RUN)
     for run in runs(sweep):
         record = run.read(run.record) or {}
-        job, workers = record.get("job"), run.worker_jobs()
+        job, workers = run.head_job(), run.worker_jobs()
         if run.ended() is not None or str(run.path) == own or not (job or workers):
             continue
         try:
@@ -186,7 +188,7 @@ class _Following:
 
     def __init__(self, run: RunFolder, console: Console) -> None:
         self._run, self._console = run, console
-        self.job = str((run.read(run.record) or {})["job"])
+        self.job = str(run.head_job())
         self._at = 0
         self._looked = 0.0
         self._found: QueuedJob | None = None
@@ -205,7 +207,7 @@ class _Following:
             return status
         self._looked = time.monotonic()
         try:
-            self._found = queue([self.job]).get(self.job)
+            self._found = look(self._run).get(self.job)
         except SlurmError:
             return None  # a controller that restarts is no reason to end anything
         self._missing = 0 if self._found else self._missing + 1
@@ -241,7 +243,7 @@ class _Following:
 def stop(folders: Folders) -> str:
     """Ask whoever runs the sweep to stop, its trials with checkpoints; return a sentence on what was done."""
     for run in reversed(runs(folders.sweep)):
-        job = (run.read(run.record) or {}).get("job")
+        job = run.head_job()
         if job and run.ended() is None and (found := queue([job]).get(job)):
             run.ask_to_stop()
             if found.state == "PENDING":
@@ -264,9 +266,7 @@ def status_document(sweep: Path) -> dict[str, Any] | None:
     record = run.read(run.record) if run is not None else None
     if run is None or not record or run.ended() is not None:
         return None
-    job = record.get("job")
-    jobs = [*([job] if job else []), *run.worker_jobs()]
-    found = _recent_queue(run, jobs)
+    job, found = run.head_job(), look(run)
     if job and job not in found:
         return None
     workers = [found[worker] for worker in run.worker_jobs() if worker in found]
@@ -292,15 +292,3 @@ def status_sentence(document: dict[str, Any]) -> str:
     queued = f", {len(waiting)} wait in the queue ({', '.join(sorted(set(waiting)))})" if waiting else ""
     workers = f"worker jobs: {document['workers_running']} of {document['workers']} run{queued}"
     return f"{job}; {workers}. Output: {document['output']}"
-
-
-def _recent_queue(run: RunFolder, jobs: Sequence[str]) -> dict[str, QueuedJob]:
-    """The queue, or what a look at it has shown in the last half minute, whoever looked."""
-    with contextlib.suppress(OSError):
-        if time.time() - run.queue.stat().st_mtime < POLL_S:
-            kept = run.read(run.queue) or {}
-            if set(jobs) <= set(kept):
-                return {job: QueuedJob(**found) for job, found in kept.items()}
-    found = queue(jobs)
-    run.write(run.queue, {job: vars(one) for job, one in found.items()})
-    return found

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from submitit import SlurmExecutor
 from submitit.helpers import clean_env
 
 from .node import SlurmError
+from .run import RunFolder
 
 POLL_S = 30.0
 """Fewest seconds between two looks at the queue."""
@@ -100,6 +102,20 @@ def queue(jobs: Iterable[str]) -> dict[str, QueuedJob]:
         if job in wanted:
             found[job] = QueuedJob(state=state, reason=reason, nodes=nodes)
     return found
+
+
+def look(run: RunFolder) -> dict[str, QueuedJob]:
+    """Those of a run's jobs that wait or run, as somebody has seen them within half a minute; else with one look at the queue.
+
+    So all who ask, the sweep, a command that follows it and ``--status``, share one look. Raises ``SlurmError``.
+    """
+    jobs = [*filter(None, [run.head_job()]), *run.worker_jobs()]
+    kept = run.read(run.queue)
+    if kept is not None and abs(time.time() - run.queue.stat().st_mtime) < POLL_S and set(jobs) <= set(kept["jobs"]):
+        return {job: QueuedJob(**found) for job, found in kept["found"].items() if job in jobs}
+    seen = queue(jobs)
+    run.write(run.queue, {"jobs": jobs, "found": {job: vars(found) for job, found in seen.items()}})
+    return seen
 
 
 def cancel(jobs: Sequence[str]) -> None:

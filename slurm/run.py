@@ -85,7 +85,7 @@ class RunFolder:
 
     @property
     def queue(self) -> Path:
-        """What the last look at the queue has shown."""
+        """``{"jobs": [ids], "found": {id: ...}}``: what the last look at the queue was for and what it has shown."""
         return self.path / "queue.json"
 
     def write(self, path: Path, value: Mapping[str, Any]) -> None:
@@ -106,6 +106,11 @@ class RunFolder:
             found = json.loads(path.read_text())
             return found if isinstance(found, dict) else None
         return None
+
+    def head_job(self) -> str | None:
+        """Id of the job that holds the sweep; None where none does."""
+        job = (self.read(self.record) or {}).get("job")
+        return None if job is None else str(job)
 
     def worker_jobs(self) -> list[str]:
         """Ids of the worker jobs that were submitted."""
