@@ -192,7 +192,7 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def no_client_server() -> None:
-    """Keep Ray from serving ray:// addresses on the head, as it does wherever grpc is installed; it asks for no token there."""
+    """Keep Ray from serving ray:// addresses on the head, as it does wherever grpc is installed, on one port for all heads."""
     from ray._private import utils
 
     vars(utils)["get_ray_client_dependency_error"] = lambda: ImportError("dpsweep has no use for it")

@@ -204,7 +204,7 @@ def test_auto_uses_a_cluster_of_this_machine_and_leaves_it(tmp_path: Path, short
 
 
 def test_our_own_ray_serves_no_clients_where_grpc_is_installed(tmp_path: Path) -> None:
-    """The server for ray:// addresses asks for no token; ``ray start --head`` starts it wherever grpc can be imported."""
+    """``ray start --head`` starts a server for ray:// addresses wherever grpc can be imported, by itself on port 10001."""
     (tmp_path / "grpc").mkdir()
     (tmp_path / "grpc" / "__init__.py").touch()
     script = """
