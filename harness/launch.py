@@ -57,7 +57,7 @@ def trial_jobs(plan: Plan, trials: Sequence[PlannedTrial]) -> list[Job]:
 def run_launch(plan: Plan, path: Path, executor: Executor, on_event: Callable[[Event], None]) -> None:
     """Run the launch at ``path``; return when nothing of it runs any more. ``retries`` says what is started once more."""
     stop_file = path.parent / "stop"
-    again = Retries(plan.folders)
+    again = Retries(plan.folders, path)
     executor.run(stage_jobs(plan), path, on_event, stop_file, again)
     ready = [trial for trial in plan.to_do if not _waits_for(plan, trial)]
     executor.run(trial_jobs(plan, ready), path, on_event, stop_file, again)

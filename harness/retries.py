@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from .folders import Folders
@@ -26,27 +27,26 @@ UNKNOWN_MEMORY = 1500 * 2**20
 
 
 class Retries:
-    """An ``Again`` for one launch of the sweep in ``folders``."""
+    """An ``Again`` for the launch whose plan is at ``path``, of the sweep in ``folders``."""
 
-    def __init__(self, folders: Folders) -> None:
-        self._folders = folders
+    def __init__(self, folders: Folders, path: Path) -> None:
+        self._folders, self._plan = folders, str(path.relative_to(folders.sweep))
         self._starts: Counter[tuple[str, str]] = Counter()
+        self._seen: Counter[str] = Counter()
         self._steps: dict[str, int | None] = {}
 
     def __call__(self, job: Job, outcome: Mapping[str, Any]) -> Job | None:
         """The job to start once more after ``outcome``, or None."""
-        status = outcome.get("status")
+        if outcome.get("status") not in ("lost", "oom", "interrupted"):
+            return None
+        status, step = self._end(job, outcome)
         if status == "lost":
-            if not self._close(job, outcome):
-                return None
             cause = str(outcome.get("cause", "process"))
             return job if self._count(job, cause) <= MOST[cause] else None
         if status == "oom":
-            ended = self._close(job, outcome)
-            return _larger(job) if ended and self._count(job, "oom") <= MOST_OUT_OF_MEMORY else None
+            return _larger(job) if self._count(job, "oom") <= MOST_OUT_OF_MEMORY else None
         if status == "interrupted":  # and no stop was asked for: its machine has sent it away
-            step = outcome.get("step")
-            if step is None or step != self._steps.get(job.id):
+            if step != self._steps.get(job.id, -1):
                 self._starts[job.id, "interrupted"] = 0
             self._steps[job.id] = step
             return job if self._count(job, "interrupted") <= MOST_WITHOUT_PROGRESS else None
@@ -56,13 +56,22 @@ class Retries:
         self._starts[job.id, cause] += 1
         return self._starts[job.id, cause]
 
-    def _close(self, job: Job, outcome: Mapping[str, Any]) -> bool:
-        """Close the attempt of a trial whose process is gone; False where the attempt has come to its end after all."""
+    def _end(self, job: Job, outcome: Mapping[str, Any]) -> tuple[str, int | None]:
+        """(status, step) at which this start of ``job`` has ended.
+
+        What the attempt's own record says counts: a machine may be gone before the word of a trial that ended well on it has
+        come. An attempt whose process is gone without a record is closed.
+        """
+        said = str(outcome["status"]), outcome.get("step")
         records = [] if job.kind == "stage" else read_trial_attempts(self._folders, job.id)
-        if records and records[-1].end is None:
-            close_lost(self._folders, records, str(outcome["status"]), outcome.get("message"))
-        ended = read_trial_attempts(self._folders, job.id)[-1].status if records else "lost"
-        return ended in ("lost", "oom")
+        begun = records and records[-1].number > self._seen[job.id] and records[-1].start["plan"] == self._plan
+        if not begun:  # the process ended before it came to that
+            return said
+        self._seen[job.id] = records[-1].number
+        if records[-1].end is None:
+            close_lost(self._folders, records, said[0], outcome.get("message"))
+            records = read_trial_attempts(self._folders, job.id)
+        return records[-1].status, (records[-1].end or {}).get("step")
 
 
 def _larger(job: Job) -> Job:
