@@ -11,6 +11,7 @@ import importlib
 import logging
 import os
 import secrets
+import shutil
 import signal
 import site
 import sys
@@ -177,6 +178,7 @@ def start_head(
     if "--include-dashboard=true" in options:
         check_dashboard()
     folder = private_folder(temp)
+    undo.callback(shutil.rmtree, folder, ignore_errors=True)
     token = (run or folder) / "token"
     token.touch(mode=0o600)
     token.write_text(own_token())

@@ -254,10 +254,14 @@ def stop(folders: Folders) -> str:
     held = holder(folders.lock)
     if held is None:
         return f"Nobody runs {folders.sweep}: there is nothing to stop."
-    launches = sorted(folders.launches.glob("*/plan.json"))
-    if launches:
-        (launches[-1].parent / "stop").touch()
-    return f"Process {held['pid']} on {held['host']} was asked to stop: running trials write a checkpoint and end."
+    who = f"Process {held['pid']} on {held['host']}"
+    launches = sorted(folders.launches.glob(f"*-{held['pid']}/plan.json"))
+    if not launches:
+        return f"{who} is about to begin: ask it again in a few seconds."
+    (launches[-1].parent / "stop").touch()
+    for run in runs(folders.sweep)[-1:]:
+        run.ask_to_stop()  # it may wait for its workers still
+    return f"{who} was asked to stop: running trials write a checkpoint and end."
 
 
 def status_document(sweep: Path) -> dict[str, Any] | None:
