@@ -138,7 +138,8 @@ class RayNode:
         if self._output.closed:
             return ""
         said = os.pread(self._output.fileno(), _TAIL, max(0, os.fstat(self._output.fileno()).st_size - _TAIL))
-        return "\n".join(said.decode(errors="replace").splitlines()[-lines:])
+        told = [line for line in said.decode(errors="replace").splitlines() if line.strip()]
+        return "\n".join(told[-lines:])
 
 
 def private_folder(parent: str) -> Path:
