@@ -96,8 +96,9 @@ class RayTuneExecutor:
         others_follow = any(job.kind == "stage" for job in jobs)
 
         def load() -> Load:
-            processes = [running.process for running in list(events.running.values())]
-            return Load(waiting=bool(queue) or others_follow, busy=frozenset(process[0] for process in processes if process))
+            running = list(events.running.values())
+            waiting = bool(queue) or others_follow or len(queue.out) > len(running)  # the last are those that Tune has placed
+            return Load(waiting=waiting, busy=frozenset(job.process[0] for job in running if job.process))
 
         try:
             with (

@@ -16,9 +16,8 @@ from typing import Any
 
 def run_job(plan: Path, job_id: str, report: Callable[[Mapping[str, Any]], None]) -> Mapping[str, Any]:
     task = json.loads(plan.read_text())[job_id]
-    return {"count": count, "die": die, "raise": fail, "wait": wait, "meet": meet, "describe": describe}[task["do"]](
-        plan.parent, job_id, report, task
-    )
+    jobs = {"count": count, "die": die, "hang": hang, "raise": fail, "wait": wait, "meet": meet, "describe": describe}
+    return jobs[task["do"]](plan.parent, job_id, report, task)
 
 
 def count(folder: Path, job_id: str, report: Callable, task: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -29,10 +28,24 @@ def count(folder: Path, job_id: str, report: Callable, task: Mapping[str, Any]) 
 
 
 def die(folder: Path, job_id: str, report: Callable, task: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Report one step, then lose the process as by ``kill -9``."""
+    """Report one step, then lose the process as by ``kill -9``; ``times`` times, if the task says how often, then end."""
     report({"step": 1, "steps": 3})
+    before = len(list(folder.glob(f"died-{job_id}-*")))
+    if before == task.get("times"):
+        return {"status": "completed"}
+    (folder / f"died-{job_id}-{before}").touch()
     os.kill(os.getpid(), signal.SIGKILL)
     raise AssertionError("still alive")
+
+
+def hang(folder: Path, job_id: str, report: Callable, task: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Report one step, then stand still as a process does that waits for a dead disk; the second time, end."""
+    report({"step": 1, "steps": 3})
+    before = folder / f"hung-{job_id}"
+    if not before.exists():
+        before.touch()
+        os.kill(os.getpid(), signal.SIGSTOP)
+    return {"status": "completed"}
 
 
 def fail(folder: Path, job_id: str, report: Callable, task: Mapping[str, Any]) -> Mapping[str, Any]:

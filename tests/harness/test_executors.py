@@ -113,6 +113,46 @@ def test_a_killed_process_is_lost_and_the_others_go_on(ray_session: Any, tmp_pat
     assert "victim" not in printed.out + printed.err
 
 
+def test_a_job_whose_process_dies_is_started_again_before_those_that_wait(ray_session: Any, tmp_path: Path) -> None:
+    tasks: Tasks = {"victim": {"do": "die", "times": 1}, "hopeless": {"do": "die"}, "other": {"do": "count"}}
+    events, asked = list[Event](), list[tuple[str, Any]]()
+
+    def once(job: Job, outcome: Any) -> Job | None:
+        asked.append((job.id, outcome["status"]))
+        return job if [name for name, _ in asked].count(job.id) == 1 and outcome["status"] == "lost" else None
+
+    ray_executor(ray_session, max_concurrent=1).run(
+        jobs_of(tasks), write_plan(tmp_path, tasks), events.append, tmp_path / "stop", once
+    )
+    told = by_job(events)
+    assert kinds(told["victim"]) == ["started", "progress", "finished", "again", "started", "progress", "finished"]
+    assert told["victim"][-1].data == {"status": "completed"}
+    assert kinds(told["hopeless"]) == ["started", "progress", "finished", "again", "started", "progress", "finished"]
+    assert told["hopeless"][-1].data["status"] == "lost"
+    assert [job_id for job_id, _ in asked] == ["victim", "victim", "hopeless", "hopeless", "other"]
+
+
+def test_a_job_that_hangs_past_its_deadline_is_killed_and_started_again(ray_session: Any, tmp_path: Path) -> None:
+    """Its process is stopped, so that only SIGKILL ends it; a job without a deadline may be silent as long as it likes."""
+    tasks: Tasks = {"hung": {"do": "hang"}}
+    events, lost = list[Event](), list[Any]()
+
+    def again(job: Job, outcome: Any) -> Job | None:
+        lost.append(outcome)
+        return job if outcome["status"] == "lost" else None
+
+    ray_executor(ray_session).run(
+        jobs_of(tasks, deadline=1.5), write_plan(tmp_path, tasks), events.append, tmp_path / "stop", again
+    )
+    assert kinds(events) == ["started", "progress", "finished", "again", "started", "progress", "finished"]
+    assert lost[0] == {
+        "status": "lost",
+        "cause": "silence",
+        "message": "nothing was heard of it for 2 s: its process was ended as hung",
+    }
+    assert lost[1] == {"status": "completed"}
+
+
 def test_impossible_requests_are_refused_before_anything_runs(ray_session: Any, tmp_path: Path) -> None:
     from harness.connection import NoGPU
     from harness.executors.ray_tune import ImpossibleRequest
