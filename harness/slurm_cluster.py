@@ -298,7 +298,8 @@ class SlurmCluster(Cluster):
             with contextlib.suppress(SlurmError):
                 cancel(idle)
                 self.run.write(self.run.workers, {"jobs": [job for job in jobs if job not in idle]})
-                self.say(f"{len(idle)} worker jobs had nothing left to do and were given back")
+                jobs_were = "job was" if len(idle) == 1 else "jobs were"
+                self.say(f"{len(idle)} worker {jobs_were} given back: nothing was left to do there")
 
 
 def _log_tail(run: RunFolder) -> str:

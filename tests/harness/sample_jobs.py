@@ -17,6 +17,7 @@ from typing import Any
 def run_job(plan: Path, job_id: str, report: Callable[[Mapping[str, Any]], None]) -> Mapping[str, Any]:
     task = json.loads(plan.read_text())[job_id]
     jobs = {"count": count, "die": die, "hang": hang, "raise": fail, "wait": wait, "meet": meet, "describe": describe}
+    jobs["spread"] = spread
     return jobs[task["do"]](plan.parent, job_id, report, task)
 
 
@@ -96,3 +97,16 @@ def describe(folder: Path, job_id: str, report: Callable, task: Mapping[str, Any
         "plan": str(folder / "plan.json"),
         "gpus": os.environ.get("CUDA_VISIBLE_DEVICES"),
     }
+
+
+def spread(folder: Path, job_id: str, report: Callable, task: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Hold what was given until jobs of the plan have run on two nodes; say what it was, and from when until when."""
+    import ray
+
+    begin, node = time.time(), ray.get_runtime_context().get_node_id()
+    (folder / f"node-{node}").touch()
+    end = time.monotonic() + task["patience"]
+    while len(list(folder.glob("node-*"))) < 2 and time.monotonic() < end:
+        time.sleep(0.1)
+    gpus = os.environ["CUDA_VISIBLE_DEVICES"]
+    return {"status": "completed", "node": node, "gpus": gpus, "begin": begin, "end": time.time()}

@@ -97,7 +97,7 @@ class RunningSweep:
         (package / "training.py").write_text(TRAINING.format(slow=str(root / "slow")))
         (root / "slow").touch()
         shutil.copytree(stages, root / "results")
-        (root / "profile.yaml").write_text(json.dumps({"temp": str(self.temp), "head": {"where": "here"}, **profile}))
+        self.write_profile(profile)
         self.driver: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> RunningSweep:
@@ -111,6 +111,10 @@ class RunningSweep:
         for process in self.processes():
             os.kill(process, signal.SIGKILL)
         shutil.rmtree(self.temp, ignore_errors=True)
+
+    def write_profile(self, profile: dict[str, Any]) -> None:
+        """Write the profile of the commands that follow."""
+        (self.root / "profile.yaml").write_text(json.dumps({"temp": str(self.temp), "head": {"where": "here"}, **profile}))
 
     # --- the command ------------------------------------------------------------------------------------------------------
 

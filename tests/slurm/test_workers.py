@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
 import subprocess
 import time
 from collections.abc import Callable
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,8 @@ from controller import Controller
 from running_sweep import RunningSweep, job_of, shared_stages
 
 from harness import sweep as command
+from harness.cluster import connect
+from harness.jobs import Event, Job
 from harness.ledger import read_attempts
 
 pytest.importorskip("submitit")
@@ -56,6 +60,15 @@ def strike(sweep: RunningSweep, status: str, **faults: Fault) -> None:
             print(f"{name}: the trial went on after {time.monotonic() - begin:.1f} s")
 
 
+def block(slurm: Controller, nodes: int) -> str:
+    """Take whole nodes until the job that is returned is cancelled."""
+    command = ["sbatch", "--parsable", f"--nodes={nodes}", "--exclusive", "--output=/dev/null", "--wrap=sleep 3600"]
+    environment = {**os.environ, **slurm.environment}
+    job = subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stdout.strip()
+    slurm.wait_state(job, "RUNNING")
+    return job
+
+
 def urgent(slurm: Controller, job: str) -> None:
     """Submit a job to the partition that preempts workers, for the whole node that ``job`` is on."""
     command = ["sbatch", "--partition=urgent", f"--nodelist={slurm.job(job)['NodeList']}", "--exclusive", "--output=/dev/null"]
@@ -93,7 +106,7 @@ def test_trials_whose_machine_or_process_dies_go_on_from_a_checkpoint(slurm: Con
         sweep.assert_nothing_left()
 
 
-def test_without_any_worker_left_the_command_ends_and_the_same_command_goes_on(
+def test_without_any_worker_left_the_command_ends_and_goes_on_with_workers_of_two_nodes(
     slurm: Controller, stages: Path, tmp_path: Path
 ) -> None:
     with RunningSweep(tmp_path, slurm, PROFILE, stages, trials=2) as sweep:
@@ -107,8 +120,19 @@ def test_without_any_worker_left_the_command_ends_and_the_same_command_goes_on(
         assert "all worker jobs have ended" in sweep.output()
         sweep.assert_nothing_left()
         assert [records[-1].status for records in read_attempts(sweep.folders).values()] == ["interrupted"] * 2
-        sweep.hurry()
+
+        sweep.write_profile({**PROFILE, "workers": 1, "min_workers": 2, "worker": {**WORKER, "nodes": 2}})
         sweep.start()
+        sweep.wait("a trial on each node", lambda: len(sweep.running()) == 2)
+        assert sweep.output().count("workers: 2 of 2 nodes have joined") == 2
+        records, (job,) = sweep.running(), sweep.workers()
+        begin = time.monotonic()
+        slurm.scancel(job, "USR2")
+        sweep.wait("going on", lambda: all(sweep.goes_on(record) for record in records))
+        print(f"usr2 to two nodes: both trials went on after {time.monotonic() - begin:.1f} s")
+        assert [sweep.attempts(record.trial_id)[1].status for record in records] == ["interrupted"] * 2
+        assert slurm.job(job)["Restarts"] == "1"
+        sweep.hurry()
         assert sweep.end() == 0, sweep.output()
         sweep.assert_done()
         sweep.assert_nothing_left()
@@ -131,4 +155,76 @@ def test_workers_that_cannot_come_end_the_command_with_the_reason(
         assert sweep.end() == command.BAD_INPUT
         assert re.search(told, sweep.output().splitlines()[-1]), sweep.output()
         assert "Traceback" not in sweep.output()
+        sweep.assert_nothing_left()
+
+
+def test_a_worker_with_other_code_than_the_head_s_does_not_join(slurm: Controller, stages: Path, tmp_path: Path) -> None:
+    """Somebody edits the run's copy of the code while its jobs wait in the queue."""
+    blocking = block(slurm, 4)
+    with RunningSweep(tmp_path, slurm, PROFILE, stages, trials=1) as sweep:
+        sweep.start(POLL_S=2)
+        sweep.wait(
+            "jobs in the queue", lambda: sweep.folders.sweep.is_dir() and list(sweep.folders.sweep.glob("clusters/*/w*"))
+        )
+        with (sweep.run.code / "harness" / "labels.py").open("a") as source:
+            source.write("# another line\n")
+        slurm.scancel(blocking)
+        assert sweep.end() == command.BAD_INPUT
+        last = sweep.output().splitlines()[-1]
+        assert "the worker jobs have ended before trials could begin" in last
+        assert "other code of dpsweep than the head's" in last
+        sweep.assert_nothing_left()
+
+
+def test_jobs_spread_to_a_worker_that_comes_later_each_on_a_gpu_of_its_own_and_idle_workers_are_given_back(
+    in_slurm: Controller, stages: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("harness.slurm_cluster.POLL_S", 3)
+    monkeypatch.setattr("harness.slurm_cluster.IDLE_S", 3)
+    profile = {"workers": 2, "worker": {**WORKER, "cpus": 2, "gpus": 2}, "grace": "20s"}
+    blocking = block(in_slurm, 3)
+    said, events = list[str](), list[Event]()
+    with RunningSweep(tmp_path, in_slurm, profile, stages, trials=1) as sweep:
+        executor = connect(
+            f"slurm:{tmp_path / 'profile.yaml'}",
+            results=sweep.folders.root,
+            sweep="tiny",
+            target="sample_jobs:run_job",
+            say=said.append,
+        )
+        try:
+            assert len(sweep.joined()) == 1
+            plan = tmp_path / "plan.json"
+            tasks = {f"job{number}": {"do": "spread", "patience": 240} for number in range(6)}
+            plan.write_text(json.dumps(tasks))
+
+            def free_the_nodes(event: Event) -> None:
+                events.append(event)
+                if [event.kind for event in events].count("started") == 2:  # the GPUs of the worker that is there
+                    in_slurm.scancel(blocking)
+
+            jobs = [Job(id=name, kind="train", label=name, gpu=1, memory=10**8) for name in tasks]
+            executor.run(jobs, plan, free_the_nodes, tmp_path / "stop")
+            used = [event.data for event in events if event.kind == "finished"]
+            assert [use["status"] for use in used] == ["completed"] * 6
+            assert len({use["node"] for use in used}) == 2
+            assert {use["gpus"] for use in used} == {"0", "1"}
+            for one, other in combinations(used, 2):
+                apart = one["end"] <= other["begin"] or other["end"] <= one["begin"]
+                assert apart or (one["node"], one["gpus"]) != (other["node"], other["gpus"]), "two jobs had one GPU"
+            assert any(sentence.startswith("workers: 2 of 2 nodes have joined") for sentence in said)
+
+            def end_when_given_back(event: Event) -> None:
+                if event.kind == "progress" and len(sweep.workers()) == 1:
+                    (tmp_path / "stop").touch()
+
+            plan.write_text(json.dumps({"last": {"do": "wait"}}))
+            executor.run(
+                [Job(id="last", kind="train", label="last", memory=10**8)], plan, end_when_given_back, tmp_path / "stop"
+            )
+            assert "1 worker job was given back: nothing was left to do there" in said
+            assert not any("all worker jobs have ended" in sentence for sentence in said)
+        finally:
+            executor.close()
+        in_slurm.scancel(blocking)
         sweep.assert_nothing_left()
