@@ -69,8 +69,8 @@ def stop_on_signals(stop_file: Path, say: Callable[[str], None] | None = None) -
         if told:
             raise KeyboardInterrupt
         told = True
-        stop_file.parent.mkdir(parents=True, exist_ok=True)
-        stop_file.touch()
+        with contextlib.suppress(OSError):  # a results folder that has vanished is not made again
+            stop_file.touch()
         (say or _to_stderr)(
             "stopping: running trials write a checkpoint and end, no new one starts; the same command goes on later "
             "(once more: stop at once, the steps since the last checkpoint are lost)"

@@ -43,8 +43,8 @@ class Queue:
 
     @property
     def stopped(self) -> bool:
-        """Whether the stop file exists."""
-        return self._stop_file.exists()
+        """Whether the stop file exists, or the results folder is gone, where nothing could run any more."""
+        return self._stop_file.exists() or not self._plan.exists()
 
     def next(self) -> dict[str, Any]:
         """Give out the first job, as what Tune hands to ``_run``."""

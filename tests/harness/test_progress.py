@@ -166,7 +166,7 @@ def test_summary_on_a_terminal_keeps_to_its_width() -> None:
 def test_first_signal_asks_and_second_one_ends(tmp_path: Path) -> None:
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     said: list[str] = []
-    stop = tmp_path / "sweep" / "stop"
+    stop = tmp_path / "stop"
     with stop_on_signals(stop, said.append):
         os.kill(os.getpid(), signal.SIGTERM)
         assert stop.exists()
@@ -189,3 +189,9 @@ def test_signals_are_left_alone_in_other_threads(tmp_path: Path) -> None:
     thread.start()
     thread.join()
     assert handlers == [before]
+
+
+def test_a_signal_makes_no_folder_that_has_vanished(tmp_path: Path) -> None:
+    with stop_on_signals(tmp_path / "gone" / "stop", lambda sentence: None):
+        os.kill(os.getpid(), signal.SIGTERM)
+    assert list(tmp_path.iterdir()) == []
