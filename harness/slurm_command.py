@@ -9,7 +9,7 @@ import shlex
 import shutil
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +21,7 @@ from slurm.run import RunFolder
 from .connection import ClusterError, check_dashboard
 from .folders import Folders
 from .lock import Locked, holder
-from .profiles import Profile, check_request, cost_sentence
+from .profiles import Profile, check_request, cost, cost_sentence
 from .slurm_cluster import head_request, new_run, runs, worker_request
 
 if TYPE_CHECKING:
@@ -42,26 +42,40 @@ def check_plan(plan: Plan, profile: Profile) -> None:
             raise ClusterError(f"{trial.spec.label}: {problem}")
 
 
-def print_cost(plan: Plan, profile: Profile, console: Console) -> None:
-    """What the profile may cost, at most and by the estimates of earlier trials."""
-    console.print(cost_sentence(profile), soft_wrap=True)
+def cost_sentences(plan: Plan, profile: Profile) -> list[str]:
+    """What the profile may cost at most, and by the estimates of earlier trials where there are any."""
+    sentences = [cost_sentence(profile)]
     estimates = [(plan.estimates.of(trial)["seconds"], trial.spec.resources) for trial in plan.to_do]
     if estimates and all(seconds is not None for seconds, _ in estimates):
         gpu = sum((seconds or 0) * resources.gpu for seconds, resources in estimates) / 3600
         cpu = sum((seconds or 0) * resources.cpu for seconds, resources in estimates) / 3600
         words = f"{gpu:,.3g} GPU-hours and " if gpu else ""
-        console.print(f"By the time that earlier trials took, those to run need {words}{cpu:,.3g} CPU-hours.")
+        sentences.append(f"By the time that earlier trials took, those to run need {words}{cpu:,.3g} CPU-hours.")
+    return sentences
 
 
-def print_scripts(profile: Profile, sweep: Path, console: Console) -> None:
-    """What would be given to sbatch."""
-    run = RunFolder(sweep / "clusters" / "RUN")
-    if profile.head.where == "job":
-        head = script(head_request(profile, _name(sweep.name), run), run.jobs)
-        console.print(f"\n# the job that holds the sweep\n{head}", soft_wrap=True)
-    times = f" (submitted {profile.workers} times)" if profile.workers > 1 else ""
-    worker = script(worker_request(profile, _name(sweep.name), run), run.jobs)
-    console.print(f"\n# a worker job{times}\n{worker}", soft_wrap=True)
+def dry_run_document(plan: Plan, profile: Profile) -> dict[str, Any]:
+    """What the run may cost, and what would be given to sbatch; RUN stands for the folder of the run."""
+    run, name, price = RunFolder(plan.folders.sweep / "clusters" / "RUN"), _name(plan.folders.name), cost(profile)
+    in_job = profile.head.where == "job"
+    return {
+        "cost": cost_sentences(plan, profile),
+        "cpu_hours_at_most": price.cpu_hours + price.head_cpu_hours,
+        "gpu_hours_at_most": price.gpu_hours,
+        "head_script": script(head_request(profile, name, run), run.jobs) if in_job else None,
+        "worker_script": script(worker_request(profile, name, run), run.jobs),
+        "workers": profile.workers,
+    }
+
+
+def print_dry_run(document: Mapping[str, Any], console: Console) -> None:
+    """``dry_run_document`` for a person."""
+    for sentence in document["cost"]:
+        console.print(sentence, soft_wrap=True)
+    if document["head_script"] is not None:
+        console.print(f"\n# the job that holds the sweep\n{document['head_script']}", soft_wrap=True)
+    times = f" (submitted {document['workers']} times)" if document["workers"] > 1 else ""
+    console.print(f"\n# a worker job{times}\n{document['worker_script']}", soft_wrap=True)
 
 
 def _name(sweep: str) -> str:
@@ -86,7 +100,8 @@ def run_in_job(
             return _nothing_to_do(plan, console)
         if profile.dashboard and profile.python_command == shlex.quote(sys.executable):  # else the job's Python is another
             check_dashboard()
-        print_cost(plan, profile, console)
+        for sentence in cost_sentences(plan, profile):
+            console.print(sentence, soft_wrap=True)
         run = submit_head(arguments, folders, profile)
     console.print(f"Slurm job {run.head_job()} holds the sweep; its files: {run.path}", soft_wrap=True)
     elsewhere = f" --results {arguments.results}" if arguments.results != "results" else ""

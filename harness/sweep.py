@@ -16,6 +16,8 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from slurm.node import SlurmError
+
 from .document import InputError, Mark, Problem
 from .folders import Folders
 from .lock import Locked
@@ -88,8 +90,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.detach and not arguments.on.startswith("slurm:"):
         print("--detach goes with --on slurm:PROFILE", file=sys.stderr)
         return BAD_INPUT
-    from slurm.node import SlurmError
-
     from .connection import ClusterError, NoGPU
     from .ledger import LedgerError
 
@@ -112,8 +112,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _command(arguments: argparse.Namespace) -> int:
     from rich.console import Console
 
-    from . import screen
-    from .documents import plan_document
     from .expand import expand
     from .plan import make_plan
     from .spec import load_sweep
@@ -136,31 +134,50 @@ def _command(arguments: argparse.Namespace) -> int:
         return _run(arguments, sweep, specs, folders, console)
     plan = make_plan(folders, specs, retry_failed=arguments.retry_failed, only=arguments.only)
     if arguments.status:
-        document = screen.status_document(plan, metrics_of=None if arguments.json else screen.MOST_ROWS)
-        slurm = None
-        if (folders.sweep / "clusters").is_dir():
-            from . import slurm_command
+        return _status(arguments, plan, console)
+    return _dry_run(arguments, plan, profile, console)
 
-            slurm = slurm_command.status_document(folders.sweep)
-        if arguments.json:
-            _print_json({**document, "slurm": slurm})
-            return OK
-        screen.print_status(plan, document, console)
-        if slurm is not None:
-            console.print(slurm_command.status_sentence(slurm), soft_wrap=True)
-        return OK
+
+def _status(arguments: argparse.Namespace, plan: Plan, console: Console) -> int:
+    from . import screen
+
+    document = screen.status_document(plan, metrics_of=None if arguments.json else screen.MOST_ROWS)
+    slurm = sentence = None
+    if (plan.folders.sweep / "clusters").is_dir():
+        from . import slurm_command
+
+        try:
+            slurm = slurm_command.status_document(plan.folders.sweep)
+            sentence = slurm_command.status_sentence(slurm) if slurm else None
+        except SlurmError as error:  # results are read on other machines too
+            sentence = f"How its jobs stand is not known here: {error}"
     if arguments.json:
-        _print_json(plan_document(plan))
-    else:
-        screen.print_plan(plan, console)
-    plan.calibrations.save()
+        _print_json({**document, "slurm": slurm})
+        return OK
+    screen.print_status(plan, document, console)
+    if sentence is not None:
+        console.print(sentence, soft_wrap=True)
+    return OK
+
+
+def _dry_run(arguments: argparse.Namespace, plan: Plan, profile: Profile | None, console: Console) -> int:
+    from . import screen
+    from .documents import plan_document
+
+    slurm = None
     if profile is not None:
         from . import slurm_command
 
+        slurm = slurm_command.dry_run_document(plan, profile)
+    if arguments.json:
+        _print_json(plan_document(plan) if slurm is None else {**plan_document(plan), "slurm": slurm})
+    else:
+        screen.print_plan(plan, console)
+        if slurm is not None:
+            slurm_command.print_dry_run(slurm, console)
+    plan.calibrations.save()
+    if profile is not None:
         slurm_command.check_plan(plan, profile)
-        if not arguments.json:
-            slurm_command.print_cost(plan, profile, console)
-            slurm_command.print_scripts(profile, folders.sweep, console)
     return INFEASIBLE if any(trial.action == "infeasible" for trial in plan.trials) else OK
 
 
