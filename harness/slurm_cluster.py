@@ -246,9 +246,11 @@ class SlurmCluster(Cluster):
                 coming = sum(job.state != "COMPLETING" for job in self._queued.values()) * self.profile.worker.nodes
                 self._none_since = self._none_since + 1 if coming < least else 0
             waiting = [job.reason for job in self._queued.values() if job.state == "PENDING"]
-        words = f"workers: {there} of {wanted} nodes have joined"
+        # One whose Ray has started anew is there twice until Ray has given its dead self up.
+        words = f"workers: {min(there, wanted)} of {wanted} nodes have joined"
         if waiting:
-            words += f"; {len(waiting)} jobs wait in the queue ({', '.join(sorted(set(waiting)))})"
+            jobs_wait = "job waits" if len(waiting) == 1 else "jobs wait"
+            words += f"; {len(waiting)} {jobs_wait} in the queue ({', '.join(sorted(set(waiting)))})"
         words = "; ".join([words, *self._problems()])
         if words != self._said:
             self._said = words

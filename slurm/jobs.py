@@ -29,7 +29,8 @@ RUN = "DPSWEEP_RUN"
 """Names, for the command inside the head's job, the folder of its run."""
 
 _STARTS = 3
-"""How often a node or a command that has died is started in one job."""
+"""How often a command that has died, or a node that has each time died within ``_WELL_S``, is started in one job."""
+_WELL_S = 600.0
 _INTERRUPTED = 130
 _MEMORY_FOR_JOBS = 0.95
 _PATIENCE_S = 5.0
@@ -69,16 +70,20 @@ class Worker:
             signal.signal(signal.SIGUSR2, self._told)  # submitit listens on the job's first node alone
         name = f"{os.environ['SLURM_JOB_ID']}.{os.environ.get('SLURM_PROCID', '0')}"
         note, problem = self._run.nodes / f"{name}.json", self._run.nodes / f"{name}.error"
+        problem.unlink(missing_ok=True)  # of an earlier start of this job
+        died = 0
         try:
-            for _ in range(_STARTS):
+            while died < _STARTS:
                 head = None if self._leaving else self._run.wait_head()
                 if head is None or self._leaving:
                     return
                 self._check(head["code"])
+                joined = time.monotonic()
                 self._join(head, note)
                 if self._leaving:
                     return
-            raise RuntimeError(f"the Ray node on {socket.gethostname()} has ended {_STARTS} times by itself")
+                died = 1 if time.monotonic() - joined > _WELL_S else died + 1
+            raise RuntimeError(f"the Ray node on {socket.gethostname()} has ended {_STARTS} times in a row by itself")
         except Exception as error:
             with contextlib.suppress(OSError):
                 problem.write_text(f"{socket.gethostname()}: {error}")
@@ -99,7 +104,7 @@ class Worker:
         ]
         options += ANY if self._ports is None else Ports(*self._ports).node()
         token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(self._run.token)}
-        drain = self._grace_s - _PATIENCE_S
+        drain = max(self._grace_s / 2, self._grace_s - 3 * _PATIENCE_S)  # then Ray has to end, and the job to be queued again
         self._node = RayNode(private_folder(self._temp), options, {**self._environment, **token}, drain_s=drain)
         print(f"joining {head['address']} with {share}", flush=True)
         self._run.write(note, {"host": socket.gethostname(), "since": time.time()})

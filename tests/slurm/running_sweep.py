@@ -58,7 +58,7 @@ from trainables.dp_energy.training import Trainer as Base, load_sampler
 class Trainer(Base):
     def step(self):
         if Path({slow!r}).exists():
-            time.sleep(0.1)
+            time.sleep(0.2)
         return super().step()
 """
 
@@ -76,12 +76,12 @@ def shared_stages(root: Path) -> Path:
 class RunningSweep:
     """``trials`` trials of ``steps`` steps; ``profile`` is what its file says besides where Ray's folders lie.
 
-    ``stages`` is a results folder with what the trials share. The trials take their time, ten steps a second at most, until
+    ``stages`` is a results folder with what the trials share. The trials take their time, five steps a second at most, until
     ``hurry`` is called. A context manager: whatever a failed test has left is ended.
     """
 
     def __init__(
-        self, root: Path, slurm: Controller, profile: dict[str, Any], stages: Path, *, trials: int, steps: int = 600
+        self, root: Path, slurm: Controller, profile: dict[str, Any], stages: Path, *, trials: int, steps: int = 400
     ) -> None:
         self.root, self.slurm, self.trials, self.steps = root, slurm, trials, steps
         self.folders = Folders(root / "results", "tiny")
@@ -157,9 +157,9 @@ class RunningSweep:
     # --- trials -----------------------------------------------------------------------------------------------------------
 
     def running(self) -> list[AttemptRecord]:
-        """Open attempts that have written a checkpoint, each with two more lines in its account."""
+        """Open attempts that have written a checkpoint: they have begun a second block of steps."""
         last = [records[-1] for records in read_attempts(self.folders).values()]
-        return [record for record in last if record.end is None and self.reservations(record) > 2]
+        return [record for record in last if record.end is None and self.reservations(record) > 1]
 
     def reservations(self, record: AttemptRecord) -> int:
         """Blocks of steps that an attempt has begun."""
