@@ -82,7 +82,8 @@ def test_a_sweep_that_runs_is_closed_to_everybody_else(running: RunningSweep) ->
     assert len(open_to) > 10
     beyond = {(host, port) for host, port in open_to if port not in PORTS}
     assert all(host.startswith("127.") for host, _ in beyond), f"ports that others may reach: {beyond}"
-    assert not [pid for pid in ours if "ray/dashboard/dashboard.py" in processes.command_line(pid)]
+    dashboards = [pid for pid in ours if "ray/dashboard/dashboard.py" in processes.command_line(pid)]
+    assert listening(dashboards) == set(), "Ray starts that process in any case; it serves nobody"
 
     with ThreadPoolExecutor() as pool:
         answers = list(pool.map(lambda stranger: stranger.output(), strangers(address, running.temp)))
