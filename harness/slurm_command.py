@@ -251,8 +251,9 @@ class _Following:
             output.seek(self._at)
             text, newline, _ = output.read().rpartition(b"\n")
             self._at += len(text) + len(newline)
-            if newline:
-                self._console.print(text.decode(errors="replace"), soft_wrap=True)
+            if newline:  # as it is: its lines are as wide as they are, and may have tabs
+                self._console.file.write(text.decode(errors="replace") + "\n")
+                self._console.file.flush()
 
 
 def stop(folders: Folders) -> str:
