@@ -151,10 +151,10 @@ def _beat(run: RunFolder, over: threading.Event) -> None:
 
 
 def _cancel(run: RunFolder) -> None:
-    jobs = run.worker_jobs()
-    if jobs:
-        with contextlib.suppress(SlurmError):
-            cancel(jobs)
+    try:
+        cancel(run.worker_jobs())
+    except SlurmError:
+        return  # the next command on the sweep finds them written down
     run.workers.unlink(missing_ok=True)
 
 

@@ -124,8 +124,8 @@ def refuse_second(sweep: Path) -> None:
     own = os.environ.get(RUN)
     for run in runs(sweep):
         record = run.read(run.record) or {}
-        job, workers = run.head_job(), run.worker_jobs()
-        if run.ended() is not None or str(run.path) == own or not (job or workers):
+        job, workers = run.head_job() if run.ended() is None else None, run.worker_jobs()
+        if str(run.path) == own or not (job or workers):
             continue
         try:
             found = queue([*([job] if job else []), *workers])
@@ -138,8 +138,10 @@ def refuse_second(sweep: Path) -> None:
             advice = "it is ending: wait for it" if state == "completing" else "--status shows how far it is, --stop ends it"
             raise Locked(f"{sweep} is held by Slurm job {job} ({state}), submitted at {record['submitted']}; {advice}")
         cancel(list(found))
-        run.ask_to_stop()
-        run.write(run.exit, {"status": FAILED})
+        run.workers.unlink(missing_ok=True)
+        if run.ended() is None:
+            run.ask_to_stop()
+            run.write(run.exit, {"status": FAILED})
 
 
 def submit_head(arguments: argparse.Namespace, folders: Folders, profile: Profile) -> RunFolder:
