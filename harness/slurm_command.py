@@ -213,7 +213,7 @@ class _Following:
         self._missing = 0
 
     def waits(self) -> bool:
-        """Whether the job was in the queue, not running, at the last look."""
+        """Whether the job was in the queue at the last look, and nothing was heard of it since."""
         return not self._run.output.exists() if self._found is None else self._found.state == "PENDING"
 
     def look(self) -> int | None:
@@ -256,6 +256,7 @@ class _Following:
             if newline:  # as it is: its lines are as wide as they are, and may have tabs
                 self._console.file.write(text.decode(errors="replace") + "\n")
                 self._console.file.flush()
+                self._found = None  # whatever it did at the last look, now it runs
 
 
 def stop(folders: Folders) -> str:
