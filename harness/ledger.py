@@ -56,6 +56,18 @@ class AttemptRecord:
         """``running`` while open, else what the end record says."""
         return "running" if self.end is None else self.end["status"]
 
+    @property
+    def proven(self) -> bool:
+        """False where a test injected the noise."""
+        return not self.start.get("injected", False)
+
+    @property
+    def dropped_steps(self) -> bool:
+        """Whether it lost steps by a failure or a stop, which what these had released may have brought about."""
+        if self.start["kind"] != "train" or self.end is None or self.status not in ("failed", "interrupted"):
+            return False
+        return bool(self.end.get("unsaved", self.status == "failed"))  # records of older versions do not say
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrialAccount:
@@ -69,7 +81,7 @@ class TrialAccount:
     attempts: tuple[int, ...]
     """Numbers of the attempts that are counted here."""
     stopped: bool
-    """The last attempt was stopped by a person or a machine's end, and nothing has gone on from there yet."""
+    """An attempt was stopped by a person or a machine's end, and none has gone on from there: later ones took no step."""
 
     @property
     def charged(self) -> tuple[int, ...]:
@@ -89,12 +101,27 @@ class Attempt:
         self._checked = 0.0
 
     @classmethod
-    def open(cls, folders: Folders, trial_id: str, *, kind: str, lineage: str, phases: Sequence[Phase], plan: Path) -> Attempt:
-        """Take the next attempt number of the trial. ``phases`` are what it may release (none for an evaluation)."""
+    def open(
+        cls,
+        folders: Folders,
+        trial_id: str,
+        *,
+        kind: str,
+        lineage: str,
+        phases: Sequence[Phase],
+        plan: Path,
+        injected: bool = False,
+    ) -> Attempt:
+        """Take the next attempt number of the trial. ``phases`` are what it may release (none for an evaluation).
+
+        ``injected``: a test injects the noise, so that nothing that comes of the trial may be given an epsilon.
+        """
         directory = folders.attempts / trial_id
         accounts = folders.ledger / lineage / folders.name
         start: dict[str, Any] = {"trial_id": trial_id, "kind": kind, "plan": str(plan.relative_to(folders.sweep))}
         start |= {"host": socket.gethostname(), "pid": os.getpid(), "started": time.time()}
+        if injected:
+            start["injected"] = True
         header = {"trial_id": trial_id, "phases": [to_dict(phase) for phase in phases]}
         while True:
             spent = [number for number, _ in _account_files(folders, trial_id)]
@@ -237,7 +264,9 @@ def lineage_accounts(
 
 def _lineages(folders: Folders) -> list[str]:
     """Names of the data sets that the sweep has spent on."""
-    return [path.parent.name for path in folders.ledger.glob(f"*/{folders.name}")]
+    with suppress(FileNotFoundError), os.scandir(folders.ledger) as entries:  # a glob would pass over what it may not read
+        return [entry.name for entry in entries if entry.is_dir() and (Path(entry.path) / folders.name).exists()]
+    return []
 
 
 def read_account(path: Path) -> tuple[tuple[Phase, ...], tuple[int, ...], bool]:
@@ -343,7 +372,9 @@ def _sum_accounts(trial_id: str, files: Sequence[tuple[int, str | Path, _Spent]]
             raise LedgerError(f"{path} has other mechanisms than {first}: attempts of one trial cannot be added up")
     executed = tuple(sum(counts) for counts in zip(*(spent.executed for _, _, spent in files), strict=True))
     numbers = tuple(number for number, _, _ in files)
-    return TrialAccount(trial_id=trial_id, phases=phases, executed=executed, attempts=numbers, stopped=files[-1][2].stopped)
+    ends = [spent.stopped for _, _, spent in files if spent.stopped or any(spent.executed)]
+    stopped = bool(ends) and ends[-1]
+    return TrialAccount(trial_id=trial_id, phases=phases, executed=executed, attempts=numbers, stopped=stopped)
 
 
 def _records(folders: Folders) -> dict[str, tuple[compacted.Listing, str]]:

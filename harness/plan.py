@@ -174,8 +174,12 @@ def status_of(records: Sequence[AttemptRecord], evaluation_id: str, retry_failed
     if not records:
         return "planned", "train"
     last = records[-1]
-    if last.end is None:
-        return ("running", "running") if driven else ("lost", "train")
+    if last.end is None and driven:
+        return "running", "running"
+    if last.end is None and last.start["kind"] == "train":
+        return "lost", "train"
+    if last.end is None:  # a look again that was lost leaves what was there
+        return status_of(records[:-1], evaluation_id, retry_failed, driven=False)
     trained = [r for r in records if r.end and r.start["kind"] == "train" and r.status in ("completed", "budget")]
     evaluated = [r.end["evaluation_id"] for r in records if r.end and r.end["evaluation_id"]]
     if trained and (not (trained[-1].end or {})["step"] or (evaluated and evaluated[-1] == evaluation_id)):

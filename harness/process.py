@@ -26,8 +26,9 @@ class _Log(logging.FileHandler):
 def logging_to(path: Path) -> Iterator[None]:
     """Send the ``dpsweep`` logger to a file of its own, only readable by the owner."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handler = _Log(path)
+    path.touch(0o600)  # before anything is in it, or anybody else could have opened it
     path.chmod(0o600)
+    handler = _Log(path)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)

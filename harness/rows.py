@@ -42,6 +42,25 @@ def steps_key(steps: Sequence[int]) -> str:
     return ",".join(map(str, steps))
 
 
+def steps_a_phase(steps: int, planned: Sequence[int]) -> list[int]:
+    """How many of the first ``steps`` steps lie in each phase.
+
+    >>> steps_a_phase(5, [3, 7])
+    [3, 2]
+    """
+    counts = [0] * len(planned)
+    for step in range(steps):
+        counts[phase_of(step, planned)] += 1
+    return counts
+
+
+def check_paid(what: str, steps: Sequence[int], executed: Sequence[int]) -> None:
+    """Raise ``LedgerError`` if ``what`` holds more steps a phase than the ledger has of all attempts (``executed``)."""
+    if any(paid < held for paid, held in zip(executed, steps, strict=True)):
+        found = f"{what} has {list(steps)} steps a phase"
+        raise LedgerError(f"{found} but the ledger knows of {list(executed)} only; bring the ledger back from a copy")
+
+
 def trial_row(
     job: Mapping[str, Any],
     *,
@@ -49,32 +68,32 @@ def trial_row(
     attempt: int,
     executed: Sequence[int],
     kept_steps: int | None,
-    proven: bool = True,
+    stopped: bool,
+    proven: bool,
+    exogenous: bool,
     **fields: Any,
 ) -> dict[str, Any]:
     """The row of a trial whose attempt number ``attempt`` was closed.
 
     ``executed`` are the steps a phase of all attempts, ``kept_steps`` the steps in the kept generator, None without one. A
-    trial that was stopped is charged its planned steps: who stops it may have looked. ``proven`` is False where a test
-    injected the noise: the row then has no epsilon. Raises ``LedgerError`` if fewer steps were paid for than were kept.
+    trial that was ``stopped`` and did not go on is charged its planned steps: who stops it may have looked. ``proven`` is
+    False where a test injected the noise: the row then has no epsilon. Where what was lost was not lost for reasons outside
+    (``exogenous`` False), the steps that survive were chosen by those that did not, and are charged as all. Raises
+    ``LedgerError`` if fewer steps were paid for than were kept.
     """
     privacy, phases = job["privacy"], phases_of(job)
     last = phases[-1].mechanism
     planned = [phase.steps for phase in phases]
     surviving = None
     if kept_steps is not None:
-        surviving = [0] * len(phases)
-        for step in range(kept_steps):
-            surviving[phase_of(step, planned)] += 1
-        if any(done < kept for done, kept in zip(executed, surviving, strict=True)):
-            found = f"the generator of trial {job['trial_id']} has {surviving} steps a phase"
-            raise LedgerError(f"{found} but the ledger knows of {list(executed)} only; bring the ledger back from a copy")
+        surviving = steps_a_phase(kept_steps, planned)
+        check_paid(f"the generator of trial {job['trial_id']}", surviving, executed)
         in_turn = any(getattr(phase.mechanism, "schedule", None) == "round_robin" for phase in phases)
-        if in_turn and surviving != list(executed):
-            # The order went on over steps that were lost, so what survives is no run of it: a shard may have had more visits
-            # than so many steps in turn allow.
+        if in_turn or not exogenous:
+            # In turn the order went on over steps that were lost, so what survives is no run of it: a shard may have had more
+            # visits than so many steps in turn allow.
             surviving = list(executed)
-    charged = [max(pair) for pair in zip(executed, planned, strict=True)] if status == "interrupted" else list(executed)
+    charged = [max(pair) for pair in zip(executed, planned, strict=True)] if stopped else list(executed)
     names: tuple[Accountant, ...] = ("pld", "rdp")
     account = {name: epsilon_of(job, charged, name) if proven else None for name in names}
     return {

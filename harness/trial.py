@@ -70,14 +70,15 @@ def run_trial(
 
     ``injected_seed`` replaces privacy noise and secret draws by public coins, for tests; the row then has no epsilon.
     """
-    from trainables.privacy.sanitizer import PrivacyViolation
-
     if not plan.is_file():  # before the attempt makes folders anew
         raise FileNotFoundError(f"{plan} is gone: the results folder was moved or deleted while the sweep ran")
     train = job["kind"] == "train"
     phases = rows.phases_of(job) if train else ()
     lineage = job["data"]["lineage"]
-    attempt = Attempt.open(folders, job["trial_id"], kind=job["kind"], lineage=lineage, phases=phases, plan=plan)
+    injected = injected_seed is not None
+    attempt = Attempt.open(
+        folders, job["trial_id"], kind=job["kind"], lineage=lineage, phases=phases, plan=plan, injected=injected
+    )
     log = folders.log(attempt.trial_id, attempt.number)
     with logging_to(log):
         run = _TrialRun(folders, job, attempt, report, plan.parent / "stop", injected_seed)
@@ -90,8 +91,9 @@ def run_trial(
             raise
         except BaseException as error:
             logger.error("attempt %d failed\n%s", attempt.number, traceback.format_exc())
-            status, message, fields = failure_status(error), one_line(error), {}
-            resumable = not isinstance(error, PrivacyViolation) and not isinstance(error.__cause__, PrivacyViolation)
+            status, message, fields, resumable = failure_status(error), one_line(error), {}, True
+            if _violation(error):  # whatever came of it afterwards: such a trial never goes on
+                status, resumable = "failed", False
             if status == "failed" and resumable and (damaged := _damaged_stage(folders, job)):
                 status, message = "lost", f"{damaged}; the same command computes the stage again"
         try:
@@ -117,6 +119,16 @@ def failure_status(error: BaseException) -> str:
     return "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
 
 
+def _violation(error: BaseException) -> bool:
+    """Whether ``error`` is a ``PrivacyViolation``, or came of one."""
+    from trainables.privacy.sanitizer import PrivacyViolation
+
+    found: BaseException | None = error
+    while found is not None and not isinstance(found, PrivacyViolation):
+        found = found.__cause__ or found.__context__
+    return found is not None
+
+
 class Diverged(ValueError):
     """The generator's weights are not finite any more."""
 
@@ -124,7 +136,8 @@ class Diverged(ValueError):
 def _check_finite(trainer: Any, step: int, error: Exception | None = None) -> None:
     """Raise ``Diverged`` (from ``error``) if what the trainer would release is not finite: more steps would buy nothing.
 
-    It depends on releases alone, so stopping there says nothing of private values.
+    It depends on releases alone, so stopping there says nothing of private values. It does depend on those releases: steps
+    that are lost with it are no accident, and a trial that goes on after it is charged for them (``unsaved``).
     """
     import torch
 
@@ -159,6 +172,10 @@ class _TrialRun:
         self.phase_steps = [phase.steps for phase in self.phases]
         self.earlier = [0] * len(self.phases)
         self.executed = [0] * len(self.phases)
+        self.was_stopped = False
+        """Earlier attempts were stopped; it holds until this one takes a step."""
+        self.unsaved = 0
+        """Steps begun since the last checkpoint; whoever goes on from there goes on without them."""
         self.reserved_epsilon: float | None = 0.0
         self.train_seconds = 0.0
         self.step = 0
@@ -180,6 +197,7 @@ class _TrialRun:
         """Raises ``LedgerError`` where the ledger knows of less than earlier attempts say."""
         account = trial_account(self.folders, self.attempt.trial_id, before=self.attempt.number)
         check_account(self.folders, self._earlier_attempts(), account)
+        self.was_stopped = account is not None and account.stopped
         if account is None:
             return [0] * len(self.phases)
         if account.phases != self.phases:
@@ -227,6 +245,7 @@ class _TrialRun:
         if state is not None:
             if state["injected"] != self.injected_seed:
                 raise ValueError("the checkpoint was made with other injected noise: what comes of it would have no proof")
+            rows.check_paid(f"the checkpoint {checkpoint}", rows.steps_a_phase(state["step"], self.phase_steps), self.earlier)
             trainer.load_state_dict(state["trainer"])
             self.step, self.history = state["step"], state["history"]
             logger.info("resumed at step %d of %d; earlier attempts executed %s steps a phase", self.step, total, self.earlier)
@@ -245,6 +264,7 @@ class _TrialRun:
             self.reserved_epsilon = self._epsilon(block[:affordable])
             for phase in block[:affordable]:
                 self.executed[phase] += 1  # counted before the noise is drawn
+                self.unsaved += 1
                 sanitizer.open_step(self.step, phase)
                 try:
                     diagnostics = trainer.step()
@@ -321,6 +341,7 @@ class _TrialRun:
 
         state = {"step": self.step, "history": self.history, "injected": self.injected_seed, "trainer": trainer.state_dict()}
         self.folders.write(path, lambda file: torch.save(state, file), private=True)
+        self.unsaved = 0
 
     # --- evaluation ---------------------------------------------------------------------------------------------------
 
@@ -354,13 +375,17 @@ class _TrialRun:
         """Write the row and the history as parts, then the end record that makes them count."""
         self.attempt.check_fence(force=True)
         self.earlier = self._spent_before()  # a process that was overtaken may have reserved after we looked
+        earlier = self._earlier_attempts()
+        dropped = self.unsaved if status in ("failed", "interrupted") else 0
         row = rows.trial_row(
             self.job,
             status=status,
             attempt=self.attempt.number,
             executed=self._all_executed(),
             kept_steps=kept_steps(self.folders, self.attempt.trial_id),
-            proven=self.injected_seed is None,
+            stopped=status == "interrupted" or (self.was_stopped and not any(self.executed)),
+            proven=self.injected_seed is None and all(record.proven for record in earlier),
+            exogenous=not dropped and not any(record.dropped_steps for record in earlier),
             message=message,
             attempts=self.attempt.number,
             train_seconds=self.train_seconds,
@@ -374,7 +399,7 @@ class _TrialRun:
         if self.history:
             self.parts.append(store.write_part(self.folders, "history", self._part_name(), self.history))
         outcome: dict[str, Any] = {"message": message, "resumable": resumable, "step": self.step}
-        outcome |= {"train_seconds": self.train_seconds, "executed": list(self.executed)}
+        outcome |= {"train_seconds": self.train_seconds, "executed": list(self.executed), "unsaved": self.unsaved}
         generator = self.folders.generator(self.attempt.trial_id)
         if self.job["kind"] == "train" and status in ("completed", "budget") and generator.exists():
             outcome["generator"] = file_hash(generator)

@@ -133,7 +133,8 @@ def test_rows_hold_null_where_an_axis_is_not_read(tmp_path: Path) -> None:
     folders = Folders(tmp_path, "small")
     plan = make_plan(folders, trials(tmp_path, CASES + "axes: {feedback_clip: [0.25, 0.5]}\n"))
     for trial in plan.trials:
-        row = trial_row(job_document(plan, trial, {}), status="completed", attempt=1, executed=[6], kept_steps=6)
+        said = {"stopped": False, "proven": True, "exogenous": True}
+        row = trial_row(job_document(plan, trial, {}), status="completed", attempt=1, executed=[6], kept_steps=6, **said)
         launch = folders.launches / "a" / "plan.json"
         attempt = Attempt.open(folders, trial.trial_id, kind="evaluate", lineage="digits", phases=(), plan=launch)
         part = store.write_part(folders, "trials", f"{trial.trial_id}.1", [row])

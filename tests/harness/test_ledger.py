@@ -146,6 +146,18 @@ def test_who_stops_a_trial_may_have_looked_so_its_plan_is_charged(folders: Folde
     assert (account.executed, account.charged) == ((3, 4), (3, 4)), "it goes on: what runs is what counts"
 
 
+def test_an_attempt_that_takes_no_step_does_not_undo_the_stop_before_it(folders: Folders, phases: tuple[Phase, ...]) -> None:
+    attempt = open_attempt(folders, phases)
+    attempt.reserve(0, 5)
+    attempt.settle([3, 2], stopped=True)
+    open_attempt(folders, phases).settle([0, 0], stopped=False)  # failed before its first step
+    open_attempt(folders, phases)  # killed before it
+    account = trial_account(folders, TRIAL)
+    assert account is not None
+    assert (account.executed, account.charged) == ((3, 2), (3, 7))
+    assert sweep_accounts(folders)[TRIAL] == account
+
+
 def test_an_account_that_is_missing_or_spoilt_is_one_sentence(folders: Folders, phases: tuple[Phase, ...]) -> None:
     open_attempt(folders, phases).reserve(0, 2)
     (path,) = folders.ledger.glob("*/*/*.jsonl")
@@ -163,9 +175,7 @@ def test_attempts_with_other_noise_are_not_added_up(folders: Folders, phases: tu
         trial_account(folders, TRIAL)
 
 
-def test_half_a_record_is_no_reservation(
-    folders: Folders, phases: tuple[Phase, ...], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_half_a_record_is_no_reservation(folders: Folders, phases: tuple[Phase, ...], monkeypatch: pytest.MonkeyPatch) -> None:
     """A disk that fills up takes part of a line and says so only by the count."""
     attempt = open_attempt(folders, phases)
     attempt.reserve(0, 2)

@@ -7,6 +7,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -48,3 +49,19 @@ def test_the_lock_of_another_host_holds_while_its_heart_beats(tmp_path: Path) ->
     os.utime(path, (0, 0))
     with DriverLock(path):
         assert json.loads(path.read_text())["host"] == socket.gethostname()
+
+
+@pytest.mark.parametrize("wrong_by", [-3600, 3600])
+def test_a_wrong_clock_here_takes_no_lock_and_keeps_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wrong_by: float
+) -> None:
+    right = time.time
+    monkeypatch.setattr(time, "time", lambda: right() + wrong_by)
+    path = tmp_path / "driver.lock"
+    path.write_text(json.dumps({"host": "elsewhere", "pid": 1, "started": "1"}))
+    with pytest.raises(Locked, match="process 1 on elsewhere"):
+        DriverLock(path).__enter__()
+    os.utime(path, (right() - 200, right() - 200))
+    with DriverLock(path):
+        assert json.loads(path.read_text())["host"] == socket.gethostname()
+    assert not list(tmp_path.iterdir())

@@ -167,6 +167,9 @@ def test_what_is_left_to_do(records: list[AttemptRecord], retry: bool, expected:
 
 def test_an_attempt_that_nobody_drives_is_lost() -> None:
     assert status_of([record("train", None)], "e", False, driven=False) == ("lost", "train")
+    trained = record("train", "completed", evaluation_id="e")
+    assert status_of([trained, record("evaluate", None)], "e", False, driven=False) == ("completed", "done")
+    assert status_of([trained, record("evaluate", None)], "new", False, driven=False) == ("completed", "evaluate")
 
 
 def begin(found: Plan, steps: int) -> Attempt:

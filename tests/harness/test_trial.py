@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import stat
 from pathlib import Path
@@ -19,6 +20,8 @@ from harness.folders import Folders
 from harness.ledger import Attempt, Fenced, read_account, read_trial_attempts, trial_account
 from harness.plan import make_plan
 from harness.planfile import write_plan
+from harness.process import logging_to
+from harness.recovery import close_lost
 from harness.rows import phases_of
 from harness.spec import load_sweep
 from harness.stages import compute_stage
@@ -152,6 +155,52 @@ def test_a_trial_that_was_stopped_is_charged_its_plan(root: Path, monkeypatch: p
     assert found["steps"] != found["steps"], "no generator was kept"
 
 
+def test_a_stopped_trial_stays_charged_when_what_follows_takes_no_step(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("harness.trial.STOP_INTERVAL_S", 0.0)
+    folders, job, path = prepared = prepare(root)
+    run(prepared, report=StopAfter(6, path))
+    (path.parent / "stop").unlink()
+    whole = job["privacy"]["known"]["pld"]["4,6"]
+    fingerprint, job["data"]["fingerprint"] = job["data"]["fingerprint"], "0" * 64
+    assert run(prepared)["status"] == "failed"
+    assert row(folders)["epsilon"] == whole
+    folders.make_private()
+    Attempt.open(folders, job["trial_id"], kind="train", lineage="digits", phases=phases_of(job), plan=path)
+    assert close_lost(folders, read_trial_attempts(folders, job["trial_id"]))
+    assert (row(folders)["status"], row(folders)["epsilon"]) == ("lost", whole)
+    job["data"]["fingerprint"] = fingerprint
+    assert run(prepared)["status"] == "completed"
+    assert (row(folders)["releases"], row(folders)["epsilon"]) == (10, whole)
+
+
+def test_steps_lost_by_a_failure_are_charged_to_what_survives(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was released may have made it fail, so what is kept was chosen by what was not."""
+    monkeypatch.syspath_prepend(str(root))
+    (root / "defect.py").write_text(
+        'faults = iter([ValueError("a defect")])\ndef strike():\n    for fault in faults: raise fault'
+    )
+    text = planted(root, "once", "import defect; defect.strike()")
+    folders, job, _ = prepared = prepare(root, text.replace("epsilon: 10,", "epsilon: 10, reserve: 2,"))
+    assert [run(prepared)["status"] for _ in range(2)] == ["failed", "completed"]
+    found = row(folders)
+    assert executed(folders, job) == (7,)
+    assert (found["steps"], found["releases"]) == (6, 7)
+    assert found["epsilon_surviving"] == found["epsilon"] > job["privacy"]["known"]["pld"]["6"]
+
+
+def test_a_checkpoint_of_steps_that_the_ledger_does_not_know_is_refused(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("harness.trial.STOP_INTERVAL_S", 0.0)
+    folders, job, path = prepared = prepare(root)
+    run(prepared, report=StopAfter(6, path))
+    (path.parent / "stop").unlink()
+    shutil.rmtree(folders.attempts)
+    shutil.rmtree(folders.ledger)
+    outcome = run(prepared)
+    assert outcome["status"] == "failed"
+    assert "the ledger knows of [0, 0] only" in outcome["message"]
+    assert executed(folders, job) == (0, 0)
+
+
 def test_quick_metrics_are_taken_at_the_checkpoints_asked_for(root: Path) -> None:
     folders, _, _ = prepared = prepare(root, FILE.replace("{samples: 100}", "{samples: 100, every: 4}"))
     run(prepared)
@@ -178,6 +227,21 @@ def test_injected_noise_is_never_given_an_epsilon(root: Path) -> None:
     found = row(prepared[0])
     assert found["proof"] == "none: the noise was injected by a test"
     assert found["epsilon"] is None or found["epsilon"] != found["epsilon"]
+
+
+def test_what_was_made_with_injected_noise_gets_no_epsilon_later_either(root: Path) -> None:
+    folders, job, path = prepared = prepare(root)
+    run(prepared, injected_seed=5)
+    assert run((folders, {**job, "kind": "evaluate"}, path))["status"] == "completed"
+    assert row(folders)["attempt"] == 2
+    assert math.isnan(row(folders)["epsilon"])
+    attempt = Attempt.open(
+        folders, job["trial_id"], kind="train", lineage="digits", phases=phases_of(job), plan=path, injected=True
+    )
+    assert attempt.number == 3
+    assert close_lost(folders, read_trial_attempts(folders, job["trial_id"]))
+    assert row(folders)["status"] == "lost"
+    assert row(folders)["proof"] == "none: the noise was injected by a test"
 
 
 def test_what_was_begun_with_injected_noise_is_not_finished_with_real_noise(
@@ -232,9 +296,7 @@ def test_every_release_is_reserved_before_and_counted_after(root: Path) -> None:
 def test_the_guard_stops_a_trial_whose_budget_is_spent(root: Path) -> None:
     folders, job, path = prepared = prepare(root)
     for _ in range(2):
-        lost = Attempt.open(
-            folders, job["trial_id"], kind="train", lineage="digits", phases=phases_of(job), plan=path
-        )
+        lost = Attempt.open(folders, job["trial_id"], kind="train", lineage="digits", phases=phases_of(job), plan=path)
         lost.reserve(0, 2)
     assert run(prepared)["status"] == "budget"
     found = row(folders)
@@ -285,12 +347,12 @@ def test_a_checkpoint_holds_no_random_state(root: Path, monkeypatch: pytest.Monk
     assert not any(tensor.dtype == torch.uint8 for tensor in tensors(state)), "torch keeps random states as bytes"
 
 
-METHOD = '''
+METHOD = """
 from trainables.dp_energy.method import *
 NAME = "{name}"
-'''
+"""
 
-TRAINING = '''
+TRAINING = """
 from trainables.dp_energy.training import Trainer as Base, load_sampler
 
 class Trainer(Base):
@@ -298,7 +360,7 @@ class Trainer(Base):
         if self.steps_done == 2:
             {fault}
         return super().step()
-'''
+"""
 
 
 def planted(folder: Path, name: str, fault: str) -> str:
@@ -313,6 +375,15 @@ def planted(folder: Path, name: str, fault: str) -> str:
     return own.replace("  classifier: {steps: 4, sampling_rate: 0.5}\n", "")
 
 
+HIDDEN = """
+            try:
+                self._sanitizer.sample_records(), self._sanitizer.sample_records()
+            except Exception:
+                raise MemoryError
+"""
+"""A violation that another error, of a machine, follows."""
+
+
 @pytest.mark.parametrize(
     ("name", "fault", "status", "resumable"),
     [
@@ -320,6 +391,7 @@ def planted(folder: Path, name: str, fault: str) -> str:
         ("memory", "raise MemoryError", "oom", True),
         ("calls", "super().step()", "failed", False),
         ("draws", "self._sanitizer.sample_records()", "failed", False),
+        ("hidden", HIDDEN, "failed", False),
     ],
 )
 def test_a_failure_is_recorded_with_what_it_released(
@@ -360,6 +432,13 @@ def test_an_overtaken_attempt_leaves_everything_to_the_later_one(root: Path) -> 
 
 def mode(path: Path) -> int:
     return stat.S_IMODE(path.stat().st_mode)
+
+
+def test_a_log_is_closed_to_others_from_its_first_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who has opened a file goes on reading it after its mode has changed."""
+    monkeypatch.setattr(Path, "chmod", lambda path, mode: None)
+    with logging_to(tmp_path / "log"):
+        assert mode(tmp_path / "log") == 0o600
 
 
 def test_private_models_are_the_owners_alone(root: Path, stages_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
