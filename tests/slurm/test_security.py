@@ -8,6 +8,7 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -85,8 +86,9 @@ def test_a_sweep_that_runs_is_closed_to_everybody_else(running: RunningSweep) ->
     dashboards = [pid for pid in ours if "ray/dashboard/dashboard.py" in processes.command_line(pid)]
     assert listening(dashboards) == set(), "Ray starts that process in any case; it serves nobody"
 
-    with ThreadPoolExecutor() as pool:
-        answers = list(pool.map(lambda stranger: stranger.output(), strangers(address, running.temp)))
+    with tempfile.TemporaryDirectory(prefix="ds-", dir="/tmp") as homes, ThreadPoolExecutor() as pool:
+        Path(homes).chmod(0o755)
+        answers = list(pool.map(lambda stranger: stranger.output(), strangers(address, Path(homes))))
     for answer in answers:
         assert "MAY RUN" not in answer
         assert "uthenticat" in answer or "token" in answer, answer
@@ -121,7 +123,7 @@ class Stranger:
         return done.stdout + done.stderr
 
 
-def strangers(address: str, temp: Path) -> list[Stranger]:
+def strangers(address: str, homes: Path) -> list[Stranger]:
     """Without a token and with another one, as the same user and as another: they submit work, and join a node."""
     submit = [sys.executable, "-c", SUBMIT, address]
     join = [sys.executable, "-m", "ray.scripts.scripts", "start", f"--address={address}", "--block", "--num-cpus=1"]
@@ -129,8 +131,8 @@ def strangers(address: str, temp: Path) -> list[Stranger]:
     for number, (command, token, nobody) in enumerate(
         [(submit, None, False), (submit, STRANGE, False), (submit, STRANGE, True), (join, None, False), (join, STRANGE, True)]
     ):
-        home = temp.parent / f"{temp.name}-{number}"
-        home.mkdir(mode=0o777)
+        home = homes / str(number)
+        home.mkdir()
         home.chmod(0o777)
         more = [f"--temp-dir={home}/ray"] if command is join else []
         found.append(Stranger([*command, *more], token, home, nobody=nobody))
