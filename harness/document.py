@@ -156,7 +156,7 @@ def _neighbours(folder: Path, name: str = "") -> str:
         return ""
     found = sorted((*folder.glob("*.yaml"), *folder.glob("*.yml")))
     found.sort(key=lambda path: -difflib.SequenceMatcher(None, name, path.name).ratio() if name else 0)
-    return f"sweep files there: {', '.join(str(path) for path in found[:5])}" if found else ""
+    return f"YAML files there: {', '.join(str(path) for path in found[:5])}" if found else ""
 
 
 def parse(text: str, file: str, *, least: str = LEAST) -> Document:

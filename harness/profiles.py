@@ -31,6 +31,7 @@ of its own there, named after the job."""
 
 _GRACE = (10, 65535)  # what Slurm's --signal takes is 16 bits
 _FEWEST_PORTS = 200
+_LEAST_MEMORY = 10**9  # Ray's own processes and one small trial
 
 
 def _duration(text: Any) -> Any:
@@ -45,7 +46,8 @@ def _walltime(text: Any) -> Any:
 
 
 def _memory(memory: int | str) -> int | str:
-    memory_bytes(memory)
+    if memory_bytes(memory) < _LEAST_MEMORY:
+        raise ValueError(f"expected at least {_size(_LEAST_MEMORY)}, written with its unit, such as 4GB (a number is bytes)")
     return memory
 
 
@@ -305,8 +307,8 @@ def check_request(profile: Profile, cpu: float, gpu: float, memory: int | None) 
     worker = profile.worker
     room = None if worker.memory_bytes is None else int(worker.memory_bytes * FOR_JOBS) - OBJECT_STORE
     for key, asked, has, shown in (
-        ("cpu", cpu, worker.cpus, (f"{cpu:g} CPUs", f"{worker.cpus}")),
-        ("gpu", gpu, worker.gpus, (f"{gpu:g} GPUs", f"{worker.gpus}")),
+        ("cpu", cpu, worker.cpus, (f"{cpu:g} CPU{'s' if cpu > 1 else ''}", f"{worker.cpus}")),
+        ("gpu", gpu, worker.gpus, (f"{gpu:g} GPU{'s' if gpu > 1 else ''}", f"{worker.gpus}")),
         ("memory", memory or 0, room, (_size(memory or 0), f"{_size(room or 0)} for trials beside Ray's own part")),
     ):
         if has is not None and asked > has:

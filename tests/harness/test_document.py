@@ -118,7 +118,7 @@ def test_missing_file_names_its_neighbours(tmp_path: Path) -> None:
     with pytest.raises(InputError) as caught:
         read_document(tmp_path / "enrgy.yaml")
     listed = f"{tmp_path / 'energy.yaml'}, {tmp_path / 'other.yaml'}"
-    assert str(caught.value) == f"{tmp_path / 'enrgy.yaml'}: no such file; sweep files there: {listed}"
+    assert str(caught.value) == f"{tmp_path / 'enrgy.yaml'}: no such file; YAML files there: {listed}"
 
 
 def test_missing_folder_and_folder_in_place_of_a_file(tmp_path: Path) -> None:

@@ -117,6 +117,8 @@ RANGE = "expected between 10 s and 18 h 12 min"
         (BASE.replace("4h", "0h"), f'a.yaml:1:52: `worker.walltime` is the text "0h"; {TIME}'),
         (BASE.replace("4h", "45s"), "expected at least 1min, which is what Slurm counts in"),
         (BASE.replace("64GB", "64G"), 'is the text "64G"; expected a size such as 2GB, 512MiB or a number of bytes'),
+        (BASE.replace("64GB", "4096"), "`worker.memory` is 4096; expected at least 1 GB, written with its unit"),
+        (BASE + "head: {memory: 512MB}\n", 'a.yaml:2:16: `head.memory` is the text "512MB"; expected at least 1 GB'),
         (BASE.replace("cpus: 8", "cpus: 0"), "`worker.cpus` is 0; expected a number of at least 1"),
         (BASE.replace("cpus: 8", "cpus: 1.5"), "`worker.cpus` is 1.5; expected a whole number"),
         (BASE.replace("gpus: 2", "gpus: true"), "`worker.gpus` is true; expected a number"),
@@ -285,6 +287,11 @@ def test_reading_a_profile_stays_light() -> None:
 def test_requests(tmp_path: Path, cpu: float, gpu: float, memory: int | None, said: str | None) -> None:
     found = check_request(load(tmp_path, BASE), cpu, gpu, memory)
     assert found is None if said is None else f"a trial asks for {said}" in str(found)
+
+
+def test_a_gpu_where_workers_have_none(tmp_path: Path) -> None:
+    found = check_request(load(tmp_path, BASE.replace("gpus: 2, ", "")), 1, 1, None)
+    assert str(found).startswith("a trial asks for 1 GPU, but a worker's node has 0; raise worker.gpus")
 
 
 def test_any_memory_may_be_asked_where_the_cluster_decides(tmp_path: Path) -> None:
