@@ -78,8 +78,8 @@ class TrialAccount:
     """The mechanisms as they ran: the trial keeps the noise of its first attempt."""
     executed: tuple[int, ...]
     """Steps a phase whose noise was or may have been drawn."""
-    attempts: tuple[int, ...]
-    """Numbers of the attempts that are counted here."""
+    attempts: Mapping[int, tuple[int, ...]]
+    """Steps a phase of each attempt that is counted here, by its number."""
     stopped: bool
     """An attempt was stopped by a person or a machine's end, and none has gone on from there: later ones took no step."""
 
@@ -232,12 +232,12 @@ def check_account(folders: Folders, records: Sequence[AttemptRecord], account: T
                 f"{folders.root / record.start['account']} is missing; it is the only record of what attempt {record.number} "
                 f"of trial {record.trial_id} has released: bring it back from a copy"
             )
-    said = [record.end["executed"] for record in records if record.end and "executed" in record.end]
-    if account and any(sum(steps) > paid for steps, paid in zip(zip(*said, strict=True), account.executed, strict=False)):
-        raise LedgerError(
-            f"the ledger of trial {account.trial_id} in {folders.ledger} counts {list(account.executed)} steps a phase and its "
-            f"attempts {said}, which is more: bring the ledger back from a copy"
-        )
+        said, paid = (record.end or {}).get("executed", ()), account.attempts.get(record.number, ()) if account else ()
+        if record.start["account"] and any(steps > counted for steps, counted in zip(said, paid, strict=False)):
+            raise LedgerError(
+                f"{folders.root / record.start['account']} counts {list(paid)} steps a phase, and attempt {record.number} of "
+                f"trial {record.trial_id} says that it took {list(said)}: bring the file back from a copy"
+            )
 
 
 def sweep_accounts(folders: Folders) -> dict[str, TrialAccount]:
@@ -371,7 +371,7 @@ def _sum_accounts(trial_id: str, files: Sequence[tuple[int, str | Path, _Spent]]
         if spent.phases != begun.phases and _phases(spent.phases) != phases:
             raise LedgerError(f"{path} has other mechanisms than {first}: attempts of one trial cannot be added up")
     executed = tuple(sum(counts) for counts in zip(*(spent.executed for _, _, spent in files), strict=True))
-    numbers = tuple(number for number, _, _ in files)
+    numbers = {number: spent.executed for number, _, spent in files}
     ends = [spent.stopped for _, _, spent in files if spent.stopped or any(spent.executed)]
     stopped = bool(ends) and ends[-1]
     return TrialAccount(trial_id=trial_id, phases=phases, executed=executed, attempts=numbers, stopped=stopped)

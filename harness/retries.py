@@ -15,6 +15,7 @@ from typing import Any
 from .folders import Folders
 from .jobs import Job
 from .ledger import read_trial_attempts
+from .lock import Locked, require_held
 from .recovery import close_lost
 
 MOST = {"machine": 3, "process": 1, "silence": 1}
@@ -37,7 +38,7 @@ class Retries:
 
     def __call__(self, job: Job, outcome: Mapping[str, Any]) -> Job | None:
         """The job to start once more after ``outcome``, or None."""
-        if outcome.get("status") not in ("lost", "oom", "interrupted"):
+        if outcome.get("status") not in ("lost", "oom", "interrupted") or not self._held():
             return None
         status, step = self._end(job, outcome)
         if status == "lost":
@@ -51,6 +52,14 @@ class Retries:
             self._steps[job.id] = step
             return job if self._count(job, "interrupted") <= MOST_WITHOUT_PROGRESS else None
         return None
+
+    def _held(self) -> bool:
+        """Whether this command still holds the sweep. Else its jobs are another's, which it would only overtake in turn."""
+        try:
+            require_held(self._folders.lock)
+        except Locked:
+            return False
+        return True
 
     def _count(self, job: Job, cause: str) -> int:
         self._starts[job.id, cause] += 1

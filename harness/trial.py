@@ -269,7 +269,8 @@ class _TrialRun:
                 try:
                     diagnostics = trainer.step()
                 except Exception as error:
-                    _check_finite(trainer, self.step, error)  # one that has diverged fails somewhere else first
+                    if not out_of_memory(error):  # there would be none to look with
+                        _check_finite(trainer, self.step, error)  # one that has diverged fails somewhere else first
                     raise
                 sanitizer.close_step()
                 self.step += 1
@@ -278,14 +279,15 @@ class _TrialRun:
                     break
                 self._report_progress("training", diagnostics)
             self.train_seconds += time.perf_counter() - began
-            self.attempt.check_fence(force=True)  # files below have one name for all attempts
             _check_finite(trainer, self.step)
             self._record_history(trainer, diagnostics, test, device)
+            self.attempt.check_fence(force=True)  # the files below have one name for all attempts
             self._save_checkpoint(checkpoint, trainer)
         if state is None and kept and kept >= self.step and status != "interrupted":
             self.step = kept  # started again without a checkpoint, and came no further than the generator that is there
         elif self.step and status != "interrupted":
             metadata = {"trial_id": self.attempt.trial_id, "attempt": str(self.attempt.number), "steps": str(self.step)}
+            self.attempt.check_fence(force=True)
             keep_generator(self.folders, self.attempt.trial_id, trainer.released(), metadata)
         return status
 

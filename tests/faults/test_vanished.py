@@ -69,7 +69,7 @@ def test_a_sweep_whose_folder_was_deleted_has_still_spent_what_it_spent(
     [
         (lambda ledger: shutil.rmtree(ledger), "is missing; it is the only record"),
         (lambda ledger: (ledger / "digits").rename(ledger.parent / "away"), "is missing; it is the only record"),
-        (lambda ledger: cut(ledger, 1), "which is more: bring the ledger back"),
+        (lambda ledger: cut(ledger, 1), "says that it took [8]: bring the file back"),
         (lambda ledger: cut(ledger, 0), "cannot be read"),
         (lambda ledger: spoil(ledger), "cannot be read"),
     ],

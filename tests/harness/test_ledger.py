@@ -13,6 +13,7 @@ from harness.ledger import (
     Attempt,
     Fenced,
     LedgerError,
+    check_account,
     close_from_outside,
     fence_off,
     lineage_accounts,
@@ -164,6 +165,25 @@ def test_an_account_that_is_missing_or_spoilt_is_one_sentence(folders: Folders, 
     path.write_text("")
     with pytest.raises(LedgerError, match=f"{path} cannot be read"):
         trial_account(folders, TRIAL)
+
+
+def test_what_one_account_has_lost_is_not_hidden_by_what_another_reserves(folders: Folders, phases: tuple[Phase, ...]) -> None:
+    first = open_attempt(folders, phases)
+    first.reserve(0, 4)
+    first.settle([3, 1], stopped=False)
+    first.close("lost", executed=[3, 1])
+    open_attempt(folders, phases).reserve(0, 10)
+    records = read_attempts(folders)[TRIAL]
+    check_account(folders, records, trial_account(folders, TRIAL))
+    path = folders.root / first_account(folders)
+    path.write_text(path.read_text().splitlines(keepends=True)[0])  # the header alone, as an older backup has it
+    with pytest.raises(LedgerError, match=r"counts \[0, 0\] steps a phase, and attempt 1 .* took \[3, 1\]"):
+        check_account(folders, records, trial_account(folders, TRIAL))
+
+
+def first_account(folders: Folders) -> str:
+    account: str = read_attempts(folders)[TRIAL][0].start["account"]
+    return account
 
 
 def test_attempts_with_other_noise_are_not_added_up(folders: Folders, phases: tuple[Phase, ...]) -> None:

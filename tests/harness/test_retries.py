@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -144,6 +145,14 @@ def test_what_an_attempt_has_written_counts_where_its_word_was_lost(launch: Laun
     assert (following is not None) is again
     assert launch.statuses() == [status]
     assert launch.spent() == 3
+
+
+def test_jobs_of_a_sweep_that_another_command_has_taken_over_are_its_own(launch: Launch) -> None:
+    """Started once more here they would overtake the other's, which would overtake them in turn."""
+    attempt = launch.begin(4)
+    launch.folders.lock.write_text(json.dumps({"host": "elsewhere", "pid": 1, "started": "1"}))
+    assert launch.again(launch.job, LOST) is None
+    assert read_trial_attempts(launch.folders, launch.job.id)[-1].end is None, f"attempt {attempt.number} is not judged"
 
 
 def test_a_process_that_dies_before_its_attempt_begins_is_started_again(launch: Launch) -> None:

@@ -430,6 +430,36 @@ def test_an_overtaken_attempt_leaves_everything_to_the_later_one(root: Path) -> 
     assert not folders.generator(job["trial_id"]).exists()
 
 
+OVERTAKEN = """
+    def sample(self, labels, rng):
+        __import__("hook").overtake()
+        return super().sample(labels, rng)
+"""
+
+
+def test_an_attempt_that_is_overtaken_while_it_measures_writes_no_checkpoint(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its quick metrics may take minutes, and the checkpoint has one name for all attempts."""
+    monkeypatch.syspath_prepend(str(root))
+    (root / "hook.py").write_text("def overtake():\n    pass")
+    text = planted(root, "measured", "pass")
+    with (root / "planted_measured" / "broken" / "training.py").open("a") as file:
+        file.write(OVERTAKEN)
+    folders, job, path = prepared = prepare(root, text.replace("{samples: 100}", "{samples: 100, every: 4}"))
+
+    def overtake() -> None:
+        if len(read_trial_attempts(folders, job["trial_id"])) == 1:
+            kept.append(folders.checkpoint(job["trial_id"]).read_bytes())
+            Attempt.open(folders, job["trial_id"], kind="train", lineage="digits", phases=phases_of(job), plan=path)
+
+    kept: list[bytes] = []
+    monkeypatch.setattr("hook.overtake", overtake)
+    with pytest.raises(Fenced):
+        run(prepared)
+    assert kept == [folders.checkpoint(job["trial_id"]).read_bytes()]
+
+
 def mode(path: Path) -> int:
     return stat.S_IMODE(path.stat().st_mode)
 
