@@ -21,6 +21,7 @@ from .stages import failure
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
 
     from .spec import Sweep
 
@@ -38,6 +39,20 @@ def as_wide_as_needed(console: Console) -> Console:
     return Console(file=console.file, width=200, color_system=None, markup=False, emoji=False, highlight=False)
 
 
+def _print_whole(table: Table, console: Console) -> None:
+    """Print ``table`` and cut no digit: where its columns need more than the terminal has, the terminal breaks the lines."""
+    from rich.console import Console
+
+    needed = 0
+    for column in table.columns:
+        lines = [line for text in (column.header, *column.cells) for line in str(text).splitlines()]
+        width = max(map(len, lines))
+        needed += (width if column.no_wrap else min(width, 6)) + 2
+    if needed > console.width:
+        console = Console(file=console.file, width=needed, color_system=None, markup=False, emoji=False, highlight=False)
+    console.print(table)
+
+
 def print_plan(plan: Plan, console: Console) -> None:
     """A row a cell: seeds, how many are done, noise, epsilon and its proof, estimated time and memory; then the totals."""
     from rich.table import Table
@@ -52,7 +67,7 @@ def print_plan(plan: Plan, console: Console) -> None:
     for trials in list(cells.values())[:MOST_ROWS]:
         table.add_row(*_plan_row(plan, trials))
     console.print(f"sweep {plan.folders.name}")
-    console.print(table)
+    _print_whole(table, console)
     if len(cells) > MOST_ROWS:
         console.print(f"... and {len(cells) - MOST_ROWS} more cells; --dry-run --json prints all of them")
     counts = Counter(trial.action for trial in plan.trials)

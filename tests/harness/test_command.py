@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import io
 import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 from small_sweep import FILE, command, planned
 
 from harness import sweep
 from harness.cluster import Cluster
+from harness.expand import expand
+from harness.folders import Folders
+from harness.plan import make_plan
+from harness.screen import print_plan
+from harness.spec import load_sweep
 
 
 def test_a_dry_run_writes_no_sweep(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -107,3 +114,14 @@ def test_a_sweep_for_gpus_says_what_to_run_where_there_is_none(
     (tmp_path / "grid_cpu.yaml").unlink()
     assert sweep.main(asked) == sweep.BAD_INPUT
     assert "or run" not in capsys.readouterr().err
+
+
+def test_a_narrow_terminal_cuts_no_digit_of_the_plan(tmp_path: Path) -> None:
+    (tmp_path / "small.yaml").write_text(FILE)
+    sweep = load_sweep(tmp_path / "small.yaml")
+    plan = make_plan(Folders(tmp_path / "results", "small"), expand(sweep))
+    shown = io.StringIO()
+    print_plan(plan, Console(file=shown, force_terminal=True, width=50, color_system=None))
+    rows = [line for line in shown.getvalue().splitlines() if " of 10 " in line]
+    assert len(rows) == 2
+    assert all("noise_" in row and row.endswith("unknown") for row in rows)
