@@ -168,10 +168,15 @@ class Attempt:
         if later or any((directory / f"{self.number}.{name}.json").exists() for name in ("fence", "end")):
             raise Fenced(f"attempt {self.number} of trial {self.trial_id} was overtaken or closed by the driver")
 
-    def settle(self, executed: Sequence[int], *, stopped: bool) -> None:
-        """Replace the reservations by the true number of steps begun a phase. Only the attempt itself can know it."""
+    def settle(self, executed: Sequence[int], *, stopped: bool, violated: bool = False) -> None:
+        """Replace the reservations by the true number of steps begun a phase. Only the attempt itself can know it.
+
+        ``violated``: the code did what its mechanism does not declare. Said here too, where it outlives a process that is
+        killed before its end record.
+        """
         if self._account is not None:
-            _append(self._account, {"executed": list(executed), "stopped": stopped})
+            said: dict[str, Any] = {"executed": list(executed), "stopped": stopped}
+            _append(self._account, said | ({"violated": True} if violated else {}))
 
     def close(self, status: str, **fields: Any) -> None:
         """Write the end record, the commit of everything it lists. Raises ``Fenced`` if the attempt was closed before."""
@@ -195,6 +200,12 @@ def close_from_outside(folders: Folders, record: AttemptRecord, status: str, **f
     except Fenced:
         return False
     return True
+
+
+def violated(folders: Folders, record: AttemptRecord) -> bool:
+    """Whether an attempt has settled its account after a violation. Raises ``LedgerError`` for an account not readable."""
+    path = record.start["account"]
+    return path is not None and _read_account(folders.root / path).violated
 
 
 def read_attempts(folders: Folders) -> dict[str, list[AttemptRecord]]:
@@ -294,6 +305,8 @@ class _Spent(NamedTuple):
     stopped: bool
     closed: bool
     """The attempt has said what it drew, so it writes nothing more."""
+    violated: bool = False
+    """It ended by a violation; copies do not say."""
 
 
 def _text(path: str | Path) -> str:
@@ -319,7 +332,8 @@ def _read_account(path: str | Path) -> _Spent:
             f"{path} cannot be read ({type(error).__name__}: {error}); it is the only record of what an attempt has released: "
             "bring it back from a copy"
         ) from error
-    return _Spent(phases, tuple(executed), stopped, closed=said is not None)
+    violated = said is not None and said.get("violated", False)
+    return _Spent(phases, tuple(executed), stopped, closed=said is not None, violated=violated)
 
 
 @functools.cache

@@ -22,6 +22,7 @@ from .ledger import (
     read_attempts,
     sweep_accounts,
     trial_account,
+    violated,
 )
 from .lock import require_held
 from .planfile import read_job
@@ -66,17 +67,20 @@ def close_orphans(folders: Folders) -> list[str]:
 def close_lost(folders: Folders, records: Sequence[AttemptRecord], status: str = "lost", why: str | None = None) -> bool:
     """Close the last of a trial's attempts, whose process is gone; False if it closed itself in the meantime.
 
-    ``status`` is ``oom`` where Ray has ended the process because its machine ran out of memory; ``why`` is what is known of it.
+    One that had settled its account after a privacy violation is closed as ``failed`` and is never resumed. ``status`` is
+    ``oom`` where Ray has ended the process because its machine ran out of memory; ``why`` is what is known of it.
     """
     record = records[-1]
     fence_off(folders, record)
     gone = f"process {record.start['pid']} on {record.start['host']}: {why or 'ended without a word'}"
     message = f"{gone}{_last_words(folders, record)}"
-    parts, executed = [], []
+    parts, executed, resumable = [], [], True
     if record.start["kind"] == "train":  # a look again that was lost leaves the row as it was
         job = read_job(folders.sweep / record.start["plan"], record.trial_id)
         account = trial_account(folders, record.trial_id)
         check_account(folders, records, account)
+        if violated(folders, record):  # it was killed before it could say so
+            status, resumable = "failed", False
         executed = list(account.executed) if account else [0] * len(job["privacy"]["phases"])
         row = rows.trial_row(
             job,
@@ -91,7 +95,7 @@ def close_lost(folders: Folders, records: Sequence[AttemptRecord], status: str =
             attempts=record.number,
         )
         parts.append(store.write_part(folders, "trials", f"{record.trial_id}.{record.number}.lost", [row]))
-    outcome = {"message": message, "resumable": True, "step": 0, "evaluation_id": None}
+    outcome = {"message": message, "resumable": resumable, "step": 0, "evaluation_id": None}
     return close_from_outside(folders, record, status, parts=parts, **outcome)
 
 

@@ -97,7 +97,7 @@ def run_trial(
             if status == "failed" and resumable and (damaged := _damaged_stage(folders, job)):
                 status, message = "lost", f"{damaged}; the same command computes the stage again"
         try:
-            run.settle(stopped=status == "interrupted")
+            run.settle(stopped=status == "interrupted", violated=not resumable)
             run.commit(status, message, fields, resumable)
         except (OSError, LedgerError) as error:
             # Without an end record the attempt is closed as lost by the driver: its open reservations count whole.
@@ -369,9 +369,9 @@ class _TrialRun:
 
     # --- the end ------------------------------------------------------------------------------------------------------
 
-    def settle(self, *, stopped: bool) -> None:
+    def settle(self, *, stopped: bool, violated: bool = False) -> None:
         """Put the true count of executed steps in the ledger."""
-        self.attempt.settle(self.executed, stopped=stopped)
+        self.attempt.settle(self.executed, stopped=stopped, violated=violated)
 
     def commit(self, status: str, message: str | None, fields: Mapping[str, Any], resumable: bool) -> None:
         """Write the row and the history as parts, then the end record that makes them count."""

@@ -155,6 +155,16 @@ def test_jobs_of_a_sweep_that_another_command_has_taken_over_are_its_own(launch:
     assert read_trial_attempts(launch.folders, launch.job.id)[-1].end is None, f"attempt {attempt.number} is not judged"
 
 
+def test_a_violation_is_final_though_its_process_was_killed_before_it_was_recorded(launch: Launch) -> None:
+    launch.begin(4).settle([3], stopped=False, violated=True)
+    assert launch.again(launch.job, LOST) is None
+    (record,) = read_trial_attempts(launch.folders, launch.job.id)
+    assert record.status == "failed"
+    assert record.end is not None
+    assert record.end["resumable"] is False
+    assert launch.spent() == 3
+
+
 def test_a_process_that_dies_before_its_attempt_begins_is_started_again(launch: Launch) -> None:
     assert launch.again(launch.job, MACHINE) == launch.job
     assert launch.again(launch.job, launch.end(launch.begin(4), "interrupted", 3, step=3)) == launch.job

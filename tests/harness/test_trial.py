@@ -17,7 +17,7 @@ from harness import store
 from harness.documents import job_document
 from harness.expand import expand
 from harness.folders import Folders
-from harness.ledger import Attempt, Fenced, read_account, read_trial_attempts, trial_account
+from harness.ledger import Attempt, Fenced, read_account, read_trial_attempts, trial_account, violated
 from harness.plan import make_plan
 from harness.planfile import write_plan
 from harness.process import logging_to
@@ -406,6 +406,7 @@ def test_a_failure_is_recorded_with_what_it_released(
     assert record.end is not None
     assert record.end["resumable"] is resumable
     assert executed(folders, job) == (3,), "the step that failed may have released"
+    assert violated(folders, record) is not resumable
     assert "Traceback" in Path(outcome["log"]).read_text()
     assert "\n" not in outcome["message"]
     assert not folders.generator(job["trial_id"]).exists()
