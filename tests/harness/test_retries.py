@@ -15,7 +15,7 @@ from harness.documents import job_document
 from harness.expand import expand
 from harness.folders import Folders
 from harness.jobs import Job
-from harness.ledger import Attempt, read_trial_attempts, trial_account
+from harness.ledger import Attempt, Fenced, LedgerError, read_trial_attempts, trial_account
 from harness.lock import DriverLock
 from harness.plan import make_plan
 from harness.planfile import write_plan
@@ -153,6 +153,15 @@ def test_jobs_of_a_sweep_that_another_command_has_taken_over_are_its_own(launch:
     launch.folders.lock.write_text(json.dumps({"host": "elsewhere", "pid": 1, "started": "1"}))
     assert launch.again(launch.job, LOST) is None
     assert read_trial_attempts(launch.folders, launch.job.id)[-1].end is None, f"attempt {attempt.number} is not judged"
+
+
+def test_a_lost_attempt_is_fenced_before_its_account_is_read(launch: Launch) -> None:
+    attempt = launch.begin(2)
+    launch.path.rename(launch.path.with_name("away.json"))
+    with pytest.raises(LedgerError, match="does not hold job"):
+        launch.again(launch.job, LOST)
+    with pytest.raises(Fenced):  # it lives after all, and its driver has come no further
+        attempt.reserve(2, 4)
 
 
 def test_a_violation_is_final_though_its_process_was_killed_before_it_was_recorded(launch: Launch) -> None:
