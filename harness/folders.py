@@ -24,6 +24,10 @@ STORAGE_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, 
 """What the system says where it is the disk that failed, not who writes to it."""
 
 
+OWN = 0o755
+"""Mode of new folders above the code of jobs: nobody else may write there, even where the umask (002) would let a group."""
+
+
 @dataclass(frozen=True)
 class Folders:
     """The paths of sweep ``name`` under ``root``. Nothing is created by asking for a path."""
@@ -112,6 +116,8 @@ class Folders:
 
         Those that are there already are closed as well, except where they are another user's: that is theirs to decide.
         """
+        for folder in (self.root, self.sweep):
+            folder.mkdir(mode=OWN, parents=True, exist_ok=True)
         for folder in (self.checkpoints, self.stages, self.scratch):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             if folder.stat().st_uid == os.getuid():
@@ -170,7 +176,7 @@ def write_json(path: Path, value: Any) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Write ``text`` as ``write_json`` does."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path.parent.mkdir(mode=OWN, parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
         with temporary.open("w") as file:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -326,7 +327,7 @@ def print_results(plan: Plan, console: Console) -> None:
     sheet = write_contact_sheet(plan, [row for row in map(rows.get, ids) if row])
     written = {"tables": f"{folder}/{{trials,history,samples,attempts}}/*.parquet", "generators": str(folder / "generators")}
     written |= {"contact sheet": str(sheet)} if sheet else {}
-    written |= {"report": f"python -m analysis.report {folder}"}
+    written |= {"report": f"python -m analysis.report {shlex.quote(str(folder))}"}
     written |= {"in Python": f'from harness.store import read; read("{folder}").trials'}
     console.print()
     for name, place in written.items():

@@ -27,6 +27,7 @@ from slurm.run import BEAT_S, RunFolder
 from . import snapshot
 from .cluster import Cluster, Load, code_fingerprint
 from .connection import OBJECT_STORE, PINNED, PINNED_OWN, ClusterError, environment, ray, start_head
+from .folders import OWN
 from .profiles import Profile, load_profile
 
 IDLE_S = 60.0
@@ -125,15 +126,26 @@ def start_slurm(on: str, results: Path, sweep: str, say: Callable[[str], None]) 
         return cluster
 
 
+def check_path(sweep: Path) -> None:
+    """Raise ``ClusterError`` where the path of a sweep's folder cannot be given to Slurm."""
+    if found := set(str(sweep)) & set("%:\\"):
+        raise ClusterError(
+            f"{sweep} has a `{min(found)}` in its path, which means something else to sbatch or to Python's import path: name "
+            "another folder with --results"
+        )
+
+
 def new_run(sweep: Path) -> RunFolder:
     """Make the folder of a new run under a sweep's. Raises ``ClusterError`` where others could put files into it."""
-    for folder in (sweep.parent, sweep):
-        folder.mkdir(parents=True, exist_ok=True)
-        if folder.stat().st_mode & 0o022:
-            raise ClusterError(
-                f"{folder} can be written by others, who could have the jobs run their code as you: type "
-                f"`chmod go-w {folder}`, or name another folder with --results"
-            )
+    check_path(sweep)
+    places = (sweep.parent, sweep, sweep / "clusters")
+    for folder in places:
+        folder.mkdir(mode=OWN, parents=True, exist_ok=True)
+    if writable := " ".join(shlex.quote(str(folder)) for folder in places if folder.stat().st_mode & 0o022):
+        raise ClusterError(
+            f"{writable} can be written by others, who could have the jobs run their code as you: type "
+            f"`chmod go-w {writable}`, or name another folder with --results"
+        )
     run = RunFolder(sweep / "clusters" / f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{os.getpid()}")
     run.make()
     snapshot.take(run.code)

@@ -97,7 +97,7 @@ def read_fingerprints(file: Path) -> dict[str, str]:
 def write_fingerprints(file: Path, content: dict[str, str]) -> None:
     """Replace ``file`` in one step."""
     with suppress(OSError):  # a cache: results that cannot be written to can still be looked at
-        file.parent.mkdir(parents=True, exist_ok=True)
+        file.parent.mkdir(mode=0o755, parents=True, exist_ok=True)  # whatever the umask: no folder for others to write
         with tempfile.NamedTemporaryFile("w", dir=file.parent, prefix=file.name, suffix=".part", delete=False) as part:
             json.dump(content, part, indent=1)
         Path(part.name).replace(file)
