@@ -83,7 +83,7 @@ TRIALS = _schema(
         ("steps", _INT, "steps in the generator that was kept; null where none was"),
         ("steps_planned", _INT, "steps that were asked for"),
         ("epsilon", _FLOAT, "account of ALL releases of all attempts (planned ones too while interrupted); null: no proof"),
-        ("epsilon_surviving", _FLOAT, "account of the kept generator's steps; of all where lost ones were no accident, or in turn"),
+        ("epsilon_surviving", _FLOAT, "account of the kept generator's steps; of all if in turn, or if lost by no accident"),
         ("epsilon_published", _FLOAT, "what the published accounting of the shard family claims; never proven"),
         ("epsilon_pld", _FLOAT, "the account by privacy loss distributions"),
         ("epsilon_rdp", _FLOAT, "the account by Renyi moments"),
