@@ -254,7 +254,8 @@ def print_status(plan: Plan, document: Mapping[str, Any], console: Console) -> N
     for lineage, parts in document["lineages"].items():
         for part in parts:
             epsilon = "unbounded" if part["epsilon"] is None else f"{part['epsilon']:.4g}"
-            spent = f"{part['trials']} trials on record have spent epsilon {epsilon} in all"
+            trials = _count(part["trials"], "trial")
+            spent = f"{trials} on record {'has' if part['trials'] == 1 else 'have'} spent epsilon {epsilon} in all"
             console.print(f"Data set {lineage}: {spent} (delta {part['delta']:g}, {part['neighbours']}).")
         if not parts:
             console.print(f"Data set {lineage}: nothing has been spent on it yet.")

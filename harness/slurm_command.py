@@ -104,10 +104,15 @@ def run_in_job(
             console.print(sentence, soft_wrap=True)
         run = submit_head(arguments, folders, profile)
     console.print(f"Slurm job {run.head_job()} holds the sweep; its files: {run.path}", soft_wrap=True)
-    elsewhere = f" --results {arguments.results}" if arguments.results != "results" else ""
-    again = f"python -m harness.sweep {arguments.file}{elsewhere}"
+    again = shlex.join(["python", "-m", "harness.sweep", *_same_sweep(arguments)])
     console.print(f"  how far it is: {again} --status\n  stop it:       {again} --stop", soft_wrap=True)
     return OK if arguments.detach else follow(run, console)
+
+
+def _same_sweep(arguments: argparse.Namespace) -> list[str]:
+    """The arguments that say which trials of which sweep a command is about."""
+    settings = [word for setting in arguments.set for word in ("--set", setting)]
+    return [arguments.file, *(["--results", arguments.results] if arguments.results != "results" else []), *settings]
 
 
 def _nothing_to_do(plan: Plan, console: Console) -> int:
@@ -189,6 +194,9 @@ def follow(run: RunFolder, console: Console) -> int:
             if asked or following.waits():
                 run.ask_to_stop()
                 cancel([following.job, *run.worker_jobs()])
+                run.queue.unlink(missing_ok=True)  # what was seen last is over
+                if not asked:  # else the job's own command says how it has ended
+                    run.write(run.exit, {"status": INTERRUPTED})
                 console.print(f"Slurm job {following.job} and its workers were cancelled. The same command goes on.")
                 return INTERRUPTED
             asked = True
@@ -239,7 +247,7 @@ class _Following:
             )
             return FAILED
         if self._found is not None and self._found.state == "PENDING":
-            words = f"Slurm job {self.job}: {self._found.state} ({self._found.reason})"
+            words = f"Slurm job {self.job}: {_state(self._found.state, self._found.reason)}"
             if words != self._told:
                 self._console.print(words)
             self._told = words
@@ -309,9 +317,14 @@ def status_document(sweep: Path) -> dict[str, Any] | None:
 
 def status_sentence(document: dict[str, Any]) -> str:
     """``status_document`` for a person."""
-    job = f"Slurm job {document['job']} holds the sweep: {document['state']}" if document["job"] else "held on this machine"
-    job += f" ({document['reason']})" if document["state"] == "PENDING" else ""
+    state = _state(document["state"], document["reason"])
+    job = f"Slurm job {document['job']} holds the sweep: {state}" if document["job"] else "held on this machine"
     waiting = document["workers_pending"]
     queued = f", {len(waiting)} wait in the queue ({', '.join(sorted(set(waiting)))})" if waiting else ""
     workers = f"worker jobs: {document['workers_running']} of {document['workers']} run{queued}"
-    return f"{job}; {workers}. Output: {document['output']}"
+    return f"{job}; {workers if document['workers'] else 'no worker job is queued'}. Output: {document['output']}"
+
+
+def _state(state: str, reason: str | None) -> str:
+    """A job's state, with the reason why it waits; Slurm says None until it has looked at the job."""
+    return f"{state} ({reason})" if state == "PENDING" and reason not in (None, "", "None") else state

@@ -182,13 +182,38 @@ def test_a_job_holds_the_sweep_through_every_end_that_slurm_has(held: HeldSweep)
     assert held.end() == sweep.OK
 
     # Besides what the job's command prints, the following one says that the job waits in the queue again.
-    output = re.sub(r"(?m)^Slurm job \d+: PENDING \(.*\n", "", held.output())
+    output = re.sub(r"(?m)^Slurm job \d+: PENDING.*\n", "", held.output())
     assert held.run.output.read_text() in output, "a line was lost, doubled or cut"
     assert "Traceback" not in output
     held.assert_done()
     held.assert_nothing_left()
     submitted = {path.read_text().replace(held.run.path.name, "RUN").strip() for path in held.run.jobs.glob("*_submission.sh")}
     assert submitted == set(shown), "the dry run shows what sbatch is given"
+
+
+def test_a_job_that_waits_is_cancelled_by_ctrl_c(tmp_path: Path, slurm: Controller, stages: Path) -> None:
+    later = {**PROFILE, "head": {**IN_A_JOB, "options": {"begin": "now+600"}}}
+    with HeldSweep(tmp_path, slurm, later, stages, trials=1) as waiting:
+        waiting.start()
+        waiting.wait("the job waits", lambda: "PENDING" in waiting.output())
+        again = f"python -m harness.sweep {waiting.root / 'tiny.yaml'} --results {waiting.folders.root}"
+        assert f"how far it is: {again} --status\n" in waiting.output()
+        assert f"held by Slurm job {waiting.head_job()} (pending)" in waiting.command("--detach").stderr
+        said = waiting.command("--status").stdout
+        assert f"Slurm job {waiting.head_job()} holds the sweep: PENDING" in said
+        assert "(None)" not in said + waiting.output()
+        assert waiting.driver is not None
+        waiting.driver.send_signal(signal.SIGINT)
+        assert waiting.end(30) == sweep.INTERRUPTED
+        assert "were cancelled. The same command goes on." in waiting.output()
+        assert "holds the sweep" not in waiting.command("--status").stdout
+        waiting.assert_nothing_left()
+
+        changed = ("--set", "axes.noise_injection=[0, 0.5]")
+        detached = waiting.command("--detach", *changed).stdout
+        assert f"stop it:       {again} --set 'axes.noise_injection=[0, 0.5]' --stop" in detached
+        assert "which waited in the queue, was cancelled" in waiting.command("--stop", *changed).stdout
+        waiting.assert_nothing_left()
 
 
 def test_detached_stopped_interrupted_and_cancelled(held: HeldSweep, another_ray: Callable[[], bool]) -> None:
