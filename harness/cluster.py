@@ -10,7 +10,6 @@ import functools
 import hashlib
 import importlib.metadata
 import os
-import re
 import secrets
 import socket
 import subprocess
@@ -29,6 +28,7 @@ from .connection import (
     OBJECT_STORE,
     PINNED,
     ClusterError,
+    check_where,
     connected,
     environment,
     give_up,
@@ -134,6 +134,7 @@ def connect(
     machines that come and go. A Ray that this process is connected to already is taken as it is, whatever ``on`` says, and
     left running. Raises ``ClusterError``, and ``InputError`` for a profile.
     """
+    check_where(on)
     if on == "inline":
         return InlineExecutor(target=target)
     if on.startswith("slurm:"):
@@ -141,11 +142,6 @@ def connect(
         from .slurm_cluster import start_slurm
 
         return RayTuneExecutor(start_slurm(on, results, sweep, say), max_concurrent=max_concurrent, target=target)
-    if on not in ("local", "auto") and not re.fullmatch(r"[^\s/:]+:\d+|\[[0-9a-fA-F:]+\]:\d+", on):
-        raise ClusterError(
-            f"--on {on}: expected inline, local, auto, slurm:PROFILE or the HOST:PORT of a Ray cluster"
-            + (", as `ray start --head` prints it (ray:// addresses lead to another service)" if "://" in on else "")
-        )
     cluster = start_local() if on == "local" and not connected() else join(on, results)
     from .executors.ray_tune import RayTuneExecutor
 

@@ -10,6 +10,7 @@ import functools
 import importlib
 import logging
 import os
+import re
 import secrets
 import shutil
 import signal
@@ -61,6 +62,17 @@ class ClusterError(RuntimeError):
 
 class NoGPU(ClusterError):
     """The sweep asks for GPUs and no machine has one."""
+
+
+def check_where(on: str) -> None:
+    """Raise ``ClusterError`` where ``--on`` names no kind of machines."""
+    if on in ("inline", "local", "auto") or on.startswith("slurm:"):
+        return
+    if not re.fullmatch(r"[^\s/:]+:\d+|\[[0-9a-fA-F:]+\]:\d+", on):
+        raise ClusterError(
+            f"--on {on}: expected inline, local, auto, slurm:PROFILE or the HOST:PORT of a Ray cluster"
+            + (", as `ray start --head` prints it (ray:// addresses lead to another service)" if "://" in on else "")
+        )
 
 
 @contextlib.contextmanager

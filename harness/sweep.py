@@ -90,11 +90,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.detach and not arguments.on.startswith("slurm:"):
         print("--detach goes with --on slurm:PROFILE", file=sys.stderr)
         return BAD_INPUT
-    from .connection import ClusterError, NoGPU
+    from .connection import ClusterError, NoGPU, check_where
     from .ledger import LedgerError
 
     try:
         _check_one_distribution()
+        check_where(arguments.on)
         return _command(arguments)
     except (InputError, Locked, ClusterError, LedgerError, SlurmError) as error:
         smaller = Path(arguments.file).with_stem(f"{Path(arguments.file).stem}_cpu")

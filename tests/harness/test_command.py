@@ -116,6 +116,15 @@ def test_a_sweep_for_gpus_says_what_to_run_where_there_is_none(
     assert "or run" not in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("on", ["slurm", "slrum:gpu", "./mine.yaml", "ray://host:10001"])
+def test_where_to_run_is_checked_before_anything_else(tmp_path: Path, capsys: pytest.CaptureFixture[str], on: str) -> None:
+    (tmp_path / "small.yaml").write_text(FILE)
+    assert command(tmp_path, "--dry-run", "--on", on) == sweep.BAD_INPUT
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert told.err.startswith(f"--on {on}: expected inline, local, auto, slurm:PROFILE or the HOST:PORT of a Ray cluster")
+
+
 def test_a_narrow_terminal_cuts_no_digit_of_the_plan(tmp_path: Path) -> None:
     (tmp_path / "small.yaml").write_text(FILE)
     sweep = load_sweep(tmp_path / "small.yaml")
