@@ -78,7 +78,10 @@ def submit(request: JobRequest, task: Any, folder: Path, count: int = 1) -> list
                 jobs.append(executor.submit(task).job_id)
         except Exception as error:
             cancel(jobs)
-            raise SlurmError(f"sbatch refused the job {request.name}: {_said(error)}") from error
+            raise SlurmError(
+                f"sbatch refused the job {request.name}: {_said(error)}; change the profile (slurm/README.md, `When workers do "
+                "not come`, says what)"
+            ) from error
     return jobs
 
 
@@ -170,7 +173,10 @@ def _client(command: Sequence[str], accept: int = 0) -> str:
     except subprocess.TimeoutExpired as error:
         raise SlurmError(f"{command[0]} has not answered for a minute; is the controller of the cluster up?") from error
     if done.returncode not in (0, accept):
-        raise SlurmError(f"{command[0]}: {_said(done.stderr)}")
+        raise SlurmError(
+            f"{command[0]}: {_said(done.stderr)}; if `sinfo` fails here too, this is no machine of the cluster, or its "
+            "controller is down"
+        )
     return done.stdout
 
 
