@@ -1,7 +1,7 @@
 """The command: ``python -m harness.sweep FILE`` (console script ``dpsweep``).
 
 Exit status: 0 all done, 1 some trials failed, 2 bad input, 3 nothing can run within its budget (in a dry run: some cell
-cannot), 130 interrupted.
+cannot), 70 the Ray that ran the trials was lost, 130 interrupted.
 """
 
 from __future__ import annotations
