@@ -1,4 +1,4 @@
-"""The command's side of a sweep that a Slurm job holds: submit that job, follow it, ask it to stop, say how it stands."""
+"""The command's side of a sweep that a Slurm job holds: submit that job, follow it, ask it to stop."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from .folders import Folders
 from .lock import Locked, holder
 from .profiles import Profile, check_request, cost, cost_sentence
 from .slurm_cluster import head_request, new_run, runs, worker_request
+from .slurm_status import state_in_words
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -247,7 +248,7 @@ class _Following:
             )
             return FAILED
         if self._found is not None and self._found.state == "PENDING":
-            words = f"Slurm job {self.job}: {_state(self._found.state, self._found.reason)}"
+            words = f"Slurm job {self.job}: {state_in_words(self._found.state, self._found.reason)}"
             if words != self._told:
                 self._console.print(words)
             self._told = words
@@ -289,42 +290,3 @@ def stop(folders: Folders) -> str:
     for run in runs(folders.sweep)[-1:]:
         run.ask_to_stop()  # it may wait for its workers still
     return f"{who} was asked to stop: running trials write a checkpoint and end."
-
-
-def status_document(sweep: Path) -> dict[str, Any] | None:
-    """How the latest run on Slurm stands: its head's job and its workers; None where the sweep has none that goes on."""
-    run = next(iter(reversed(runs(sweep))), None)
-    record = run.read(run.record) if run is not None else None
-    if run is None or not record or run.ended() is not None:
-        return None
-    job, found = run.head_job(), look(run)
-    if job and job not in found:
-        return None
-    workers = [found[worker] for worker in run.worker_jobs() if worker in found]
-    if not job and not workers:
-        return None
-    return {
-        "job": job,
-        "state": found[job].state if job else "HERE",
-        "reason": found[job].reason if job else None,
-        "workers": len(run.worker_jobs()),
-        "workers_running": sum(worker.state == "RUNNING" for worker in workers),
-        "workers_pending": sorted(worker.reason for worker in workers if worker.state == "PENDING"),
-        "nodes_joined": len(list(run.nodes.glob("*.json"))),
-        "output": str(run.output),
-    }
-
-
-def status_sentence(document: dict[str, Any]) -> str:
-    """``status_document`` for a person."""
-    state = _state(document["state"], document["reason"])
-    job = f"Slurm job {document['job']} holds the sweep: {state}" if document["job"] else "held on this machine"
-    waiting = document["workers_pending"]
-    queued = f", {len(waiting)} wait in the queue ({', '.join(sorted(set(waiting)))})" if waiting else ""
-    workers = f"worker jobs: {document['workers_running']} of {document['workers']} run{queued}"
-    return f"{job}; {workers if document['workers'] else 'no worker job is queued'}. Output: {document['output']}"
-
-
-def _state(state: str, reason: str | None) -> str:
-    """A job's state, with the reason why it waits; Slurm says None until it has looked at the job."""
-    return f"{state} ({reason})" if state == "PENDING" and reason not in (None, "", "None") else state

@@ -127,6 +127,10 @@ def _command(arguments: argparse.Namespace) -> int:
         console.print(stop(folders), soft_wrap=True)
         return OK
     profile = _profile(arguments)
+    if arguments.detach and profile is not None and profile.head.where == "here":
+        from .connection import ClusterError
+
+        raise ClusterError("--detach: the profile says `head: {where: here}`, so this command has to stay; start it in tmux")
     if not (arguments.dry_run or arguments.status):
         if profile is not None and profile.head.where == "job":
             from .slurm_command import run_in_job
@@ -145,11 +149,11 @@ def _status(arguments: argparse.Namespace, plan: Plan, console: Console) -> int:
     document = screen.status_document(plan, metrics_of=None if arguments.json else screen.MOST_ROWS)
     slurm = sentence = None
     if (plan.folders.sweep / "clusters").is_dir():
-        from . import slurm_command
+        from .slurm_status import status_document, status_sentence
 
         try:
-            slurm = slurm_command.status_document(plan.folders.sweep)
-            sentence = slurm_command.status_sentence(slurm) if slurm else None
+            slurm = status_document(plan.folders.sweep)
+            sentence = status_sentence(slurm) if slurm else None
         except SlurmError as error:  # results are read on other machines too
             sentence = f"How its jobs stand is not known here: {error}"
     if arguments.json:

@@ -206,7 +206,7 @@ def test_a_job_that_waits_is_cancelled_by_ctrl_c(tmp_path: Path, slurm: Controll
         waiting.driver.send_signal(signal.SIGINT)
         assert waiting.end(30) == sweep.INTERRUPTED
         assert "were cancelled. The same command goes on." in waiting.output()
-        assert "holds the sweep" not in waiting.command("--status").stdout
+        assert f"Slurm job {waiting.head_job()} was cancelled while it waited" in waiting.command("--status").stdout
         waiting.assert_nothing_left()
 
         changed = ("--set", "axes.noise_injection=[0, 0.5]")
