@@ -22,7 +22,7 @@ from .connection import ClusterError, check_dashboard
 from .folders import Folders
 from .lock import Locked, holder
 from .profiles import Profile, check_request, cost, cost_sentence
-from .slurm_cluster import head_request, new_run, runs, worker_request
+from .slurm_cluster import check_path, head_request, new_run, runs, worker_request
 from .slurm_status import state_in_words
 
 if TYPE_CHECKING:
@@ -56,7 +56,11 @@ def cost_sentences(plan: Plan, profile: Profile) -> list[str]:
 
 
 def dry_run_document(plan: Plan, profile: Profile) -> dict[str, Any]:
-    """What the run may cost, and what would be given to sbatch; RUN stands for the folder of the run."""
+    """What the run may cost, and what would be given to sbatch; RUN stands for the folder of the run.
+
+    Raises ``ClusterError`` where the sweep's folder cannot be given to Slurm, ``SlurmError`` on a machine without it.
+    """
+    check_path(plan.folders.sweep)
     run, name, price = RunFolder(plan.folders.sweep / "clusters" / "RUN"), _name(plan.folders.name), cost(profile)
     in_job = profile.head.where == "job"
     return {

@@ -119,7 +119,7 @@ def _command(arguments: argparse.Namespace) -> int:
 
     sweep = load_sweep(arguments.file, arguments.set)
     specs = expand(sweep)
-    folders = Folders(Path(arguments.results).absolute(), sweep.spec.name)
+    folders = Folders(Path(arguments.results).expanduser().absolute(), sweep.spec.name)
     console = Console(markup=False, emoji=False, highlight=False)
     if arguments.stop:
         from .slurm_command import stop

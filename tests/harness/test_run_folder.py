@@ -43,3 +43,10 @@ def test_a_path_that_sbatch_or_python_reads_otherwise(tmp_path: Path, sign: str)
     with pytest.raises(ClusterError, match="another folder with --results"):
         new_run(tmp_path / f"a{sign}j" / "small")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_dry_run_says_so_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "small.yaml").write_text(FILE)
+    (tmp_path / "mine.yaml").write_text("worker: {cpus: 1, walltime: 1h}\n")
+    assert command(tmp_path, "--dry-run", "--on", f"slurm:{tmp_path / 'mine.yaml'}", "--results", str(tmp_path / "a%j")) == 2
+    assert "has a `%` in its path" in capsys.readouterr().err
