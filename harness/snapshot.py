@@ -34,5 +34,8 @@ def provenance() -> dict[str, str | None]:
     except PackageNotFoundError:
         own = None
     describe = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
-    git = subprocess.run(describe, cwd=_ROOT, capture_output=True, text=True, check=False)
-    return {"dpsweep": own, "git": git.stdout.strip() or None}
+    try:
+        git = subprocess.run(describe, cwd=_ROOT, capture_output=True, text=True, check=False).stdout.strip()
+    except FileNotFoundError:
+        git = ""  # there is no git on this machine
+    return {"dpsweep": own, "git": git or None}

@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from harness import cluster, snapshot
 
 LOOK = """
@@ -39,3 +41,8 @@ def test_a_copy_whose_code_was_changed_is_known_by_its_fingerprint(tmp_path: Pat
     look = [sys.executable, "-P", "-c", LOOK]
     said = subprocess.run(look, env=environment, capture_output=True, text=True, check=True).stdout
     assert json.loads(said)[1] != cluster.code_fingerprint()
+
+
+def test_a_machine_without_git_still_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert snapshot.provenance()["git"] is None
