@@ -220,7 +220,7 @@ class SlurmCluster(Cluster):
             if self.run.stop.exists():
                 raise KeyboardInterrupt
             if self._hopeless:
-                told = "; ".join(self._problems()) or _log_tail(self.run)
+                told = "; ".join(self._problems()) or log_tail(self.run)
                 raise ClusterError(f"the worker jobs have ended before trials could begin: {told} (logs: {self.run.jobs})")
             if self.head is not None and not self.head.running():
                 raise ClusterError(f"the Ray head on {socket.gethostname()} has ended:\n{self.head.tail()}")
@@ -316,12 +316,12 @@ class SlurmCluster(Cluster):
                 self.say(f"{len(idle)} worker {jobs_were} given back: nothing was left to do there")
 
 
-def _log_tail(run: RunFolder) -> str:
+def log_tail(run: RunFolder) -> str:
     """The telling line of the newest log of a job: the last one, but for srun's own on what its task has ended with."""
     logs = sorted(run.jobs.glob("*_log.out"), key=lambda path: path.stat().st_mtime)
     lines = [line.strip() for line in logs[-1].read_text(errors="replace").splitlines() if line.strip()] if logs else []
     telling = [line for line in lines if not line.startswith("srun: ")] or lines
-    return telling[-1] if telling else "they have left no log; was the folder visible on their nodes?"
+    return telling[-1] if telling else "there is no log; was the folder visible on the node?"
 
 
 def this_run() -> RunFolder | None:

@@ -22,7 +22,7 @@ from .connection import ClusterError, check_dashboard
 from .folders import Folders
 from .lock import Locked, holder
 from .profiles import Profile, check_request, cost, cost_sentence
-from .slurm_cluster import check_path, head_request, new_run, runs, worker_request
+from .slurm_cluster import check_path, head_request, log_tail, new_run, runs, worker_request
 from .slurm_status import state_in_words
 
 if TYPE_CHECKING:
@@ -246,8 +246,8 @@ class _Following:
             return int(ended["status"])
         if self._missing >= 2:
             self._console.print(
-                f"Slurm job {self.job} has ended without a word; its log: {self._run.jobs}/{self.job}_0_log.out. The same "
-                "command goes on.",
+                f"Slurm job {self.job} has ended before its command could: {log_tail(self._run)}\n  its log: "
+                f"{self._run.jobs}/{self.job}_0_log.out; `setup` and `python` of the profile say what jobs run",
                 soft_wrap=True,
             )
             return FAILED

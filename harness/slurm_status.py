@@ -8,7 +8,7 @@ from typing import Any
 from slurm.launch import look
 from slurm.run import RunFolder
 
-from .slurm_cluster import runs
+from .slurm_cluster import log_tail, runs
 
 
 def status_document(sweep: Path) -> dict[str, Any] | None:
@@ -50,13 +50,15 @@ def _ending(run: RunFolder) -> dict[str, Any] | None:
     if any(launch.stat().st_mtime > last for launch in (run.path.parents[1] / "launches").glob("*")):
         return None
     said = run.output.read_text(errors="replace").split("\n") if run.output.exists() else []
-    log = run.jobs / f"{job}_0_log.out"
+    if status is None:  # the job has ended before its command could
+        log = run.jobs / f"{job}_0_log.out"
+        return {"job": job, "state": "ENDED", "status": None, "said": log_tail(run), "output": str(log)}
     return {
         "job": job,
         "state": "ENDED",
         "status": status,
         "said": next((line for line in reversed(said) if line.strip()), None),
-        "output": str(run.output if said or not log.exists() else log),
+        "output": str(run.output),
     }
 
 
@@ -77,7 +79,7 @@ def _ended_sentence(document: dict[str, Any]) -> str:
     if said is None and status == 130:
         return f"{job} was cancelled while it waited in the queue."
     if status is None:
-        return f"{job} is in the queue no more and has not said how it ended. Its last words: {document['output']}"
+        return f"{job} has ended before its command could: {said}\n  its log: {document['output']}"
     return f"{job} has ended with status {status}: {said or 'it said nothing'}\n  its output: {document['output']}"
 
 

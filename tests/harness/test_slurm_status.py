@@ -43,8 +43,9 @@ def test_a_job_that_never_began(run: RunFolder) -> None:
 def test_a_job_that_is_gone_without_a_word_has_a_log(run: RunFolder) -> None:
     run.write(run.queue, {"jobs": ["7"], "found": {}})
     log = run.jobs / "7_0_log.out"
-    log.touch()
-    assert said(run) == f"Slurm job 7 is in the queue no more and has not said how it ended. Its last words: {log}"
+    log.write_text("line 16: module: command not found\n/usr/bin/python3: No module named submitit\nsrun: error: n1: task 0\n")
+    wrong = "/usr/bin/python3: No module named submitit"
+    assert said(run) == f"Slurm job 7 has ended before its command could: {wrong}\n  its log: {log}"
 
 
 @pytest.mark.parametrize("status", [OK, FAILED])
