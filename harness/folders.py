@@ -117,6 +117,8 @@ class Folders:
         Those that are there already are closed as well, except where they are another user's: that is theirs to decide.
         """
         for folder in (self.root, self.sweep):
+            if folder.is_file():
+                raise NotADirectoryError(errno.ENOTDIR, "is a file; name a folder with --results", str(folder))
             folder.mkdir(mode=OWN, parents=True, exist_ok=True)
         for folder in (self.checkpoints, self.stages, self.scratch):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -50,3 +50,10 @@ def test_a_dry_run_says_so_too(tmp_path: Path, capsys: pytest.CaptureFixture[str
     (tmp_path / "mine.yaml").write_text("worker: {cpus: 1, walltime: 1h}\n")
     assert command(tmp_path, "--dry-run", "--on", f"slurm:{tmp_path / 'mine.yaml'}", "--results", str(tmp_path / "a%j")) == 2
     assert "has a `%` in its path" in capsys.readouterr().err
+
+
+def test_results_that_are_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "small.yaml").write_text(FILE)
+    (tmp_path / "results").touch()
+    assert command(tmp_path) == 2
+    assert capsys.readouterr().err == f"{tmp_path / 'results'}: is a file; name a folder with --results\n"
