@@ -79,7 +79,7 @@ class DriverLock:
         if _alive(self._path, found, _clock_of(self._path.parent)):
             raise Locked(
                 f"{self._path.parent} is being run by process {found['pid']} on {found['host']}{_since(found)}; wait for it, "
-                f"or stop it first. If it is gone, delete {self._path}"
+                f"or end it by the same command with --stop. If it is gone, delete {self._path}"
             )
         aside = self._path.with_name(f".{self._path.name}.{uuid.uuid4().hex}")
         with suppress(FileNotFoundError):
