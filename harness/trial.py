@@ -59,7 +59,10 @@ def prepare_torch(resources: Mapping[str, Any]) -> torch.device:
     if not resources["gpu"]:
         return torch.device("cpu")
     if not torch.cuda.is_available():
-        raise RuntimeError("resources.gpu is set but torch sees no GPU in this process; set resources.gpu to 0")
+        raise RuntimeError(
+            "resources.gpu is set but torch sees no GPU in this process: its build may be one for processors "
+            "(torch.version.cuda is then None); otherwise set resources.gpu to 0"
+        )
     return torch.device("cuda")
 
 
