@@ -19,7 +19,7 @@ test-browser: $(INSTALLED)
 	$(BIN)/python -m pytest -q -m browser tests/analysis/browser
 
 test-cluster: $(INSTALLED)
-	$(BIN)/python -m pytest -q -m cluster --durations=10 tests/slurm tests/faults
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m cluster --durations=10 tests/slurm tests/faults
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -128,7 +128,13 @@ class RunningSweep:
         environment = {**os.environ, **self.slurm.environment, "OMP_NUM_THREADS": "1", "COLUMNS": "300", "PYTHONPATH": path}
         with (self.root / "output").open("ab") as output:
             self.driver = subprocess.Popen(
-                arguments, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, env=environment
+                arguments,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env=environment,
+                # A shell's background job, as the tests may be, has Ctrl-C ignored, and so has all that it starts.
+                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
             )
 
     def hurry(self) -> None:
