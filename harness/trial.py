@@ -126,10 +126,13 @@ def _violation(error: BaseException) -> bool:
     """Whether ``error`` is a ``PrivacyViolation``, or came of one."""
     from trainables.privacy.sanitizer import PrivacyViolation
 
-    found: BaseException | None = error
-    while found is not None and not isinstance(found, PrivacyViolation):
-        found = found.__cause__ or found.__context__
-    return found is not None
+    found: list[BaseException | None] = [error]
+    for link in found:  # grows while it is read; errors that name each other come once
+        if isinstance(link, PrivacyViolation):
+            return True
+        if link is not None:
+            found += [other for other in (link.__cause__, link.__context__) if all(other is not seen for seen in found)]
+    return False
 
 
 class Diverged(ValueError):

@@ -491,3 +491,14 @@ def test_data_other_than_planned_are_refused(root: Path) -> None:
     assert outcome["status"] == "failed"
     assert "the plan was made for 000000000000" in outcome["message"]
     assert executed(folders, job) == (0, 0)
+
+
+def test_a_violation_is_found_behind_other_errors_and_a_circle_of_errors_ends() -> None:
+    from harness.trial import _violation
+    from trainables.privacy.sanitizer import PrivacyViolation
+
+    first, second = OSError("disk"), ValueError("step")
+    first.__cause__, second.__context__ = second, first
+    assert not _violation(first)
+    second.__cause__ = PrivacyViolation("a row more")
+    assert _violation(first)
