@@ -21,7 +21,7 @@ from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING, Literal
 
-from .mechanism import Mechanism, Phase, ShardMechanism, scale_noise, with_steps
+from .mechanism import Mechanism, Phase, RecordMechanism, ShardMechanism, scale_noise, with_steps
 
 if TYPE_CHECKING:
     import numpy as np
@@ -92,7 +92,7 @@ PROOFS: dict[str, str] = {
         "step average those of a Gaussian release at 2 (C1 + C2) a row and at 2 C2 (Mironov 2017), converted by Canonne, "
         "Kamath, Steinke 2020, Proposition 12."
     ),
-    "not_private": "A noise multiplier is 0: nothing is proven and epsilon is infinite.",
+    "not_private": "A noise multiplier is 0, or what is kept is real data: nothing is proven.",
 }
 
 
@@ -126,10 +126,10 @@ def published_epsilon(phases: Sequence[Phase], *, delta: float) -> float | None:
 
     One release a step is counted however many there are, as the published codes do.
     """
-    if not phases:
-        return None
     subsampled = []
     for phase in phases:
+        if not phase.releases:
+            continue
         mechanism = phase.mechanism
         if not isinstance(mechanism, ShardMechanism):
             return None
@@ -137,6 +137,8 @@ def published_epsilon(phases: Sequence[Phase], *, delta: float) -> float | None:
             return math.inf
         images = phase.steps * mechanism.release_shape[0]
         subsampled.append((_published_noise(mechanism), mechanism.sampling_rate, images))
+    if not subsampled:
+        return None
     from . import published
 
     return published.published_epsilon(subsampled, delta)
@@ -155,10 +157,10 @@ def _published_noise(mechanism: ShardMechanism) -> float:
 
 def proof(phases: Sequence[Phase], accountant: Accountant) -> str:
     """Names of the proofs (keys of ``PROOFS``) that ``epsilon`` rests on, joined with ``+`` in the order of the phases."""
-    if any(phase.mechanism.noise_multiplier == 0 for phase in phases):
+    if any(phase.mechanism.noise_multiplier == 0 or phase.mechanism.kind == "reference" for phase in phases):
         return "not_private"
     suffix = "_rdp" if accountant == "rdp" else ""
-    return "+".join(dict.fromkeys(_kind(phase.mechanism) + suffix for phase in phases))
+    return "+".join(dict.fromkeys(_kind(phase.mechanism) + suffix for phase in phases if phase.releases))
 
 
 def _kind(mechanism: Mechanism) -> str:
@@ -185,10 +187,13 @@ def _epsilons(totals: Sequence[Runs], delta: float, accountant: Accountant) -> l
         raise ValueError(f"delta is {delta}; expected a number between 0 and 1, usually below 1 / number of records")
     if accountant not in ("pld", "rdp"):
         raise ValueError(f"accountant is {accountant!r}; expected pld or rdp")
+    private = [
+        all(phase.mechanism.noise_multiplier > 0 and phase.mechanism.kind != "reference" for phase, _ in runs) for runs in totals
+    ]
+    totals = [[(phase, times) for phase, times in runs if phase.releases] for runs in totals]
     relations = sorted({phase.mechanism.neighbours for runs in totals for phase, _ in runs})
     if len(relations) > 1:
         raise ValueError(f"neighbours differ between phases ({' and '.join(relations)}); an epsilon is for one relation")
-    private = [all(phase.mechanism.noise_multiplier > 0 for phase, _ in runs) for runs in totals]
     bounded = [runs for runs, noisy in zip(totals, private, strict=True) if runs and noisy]
     found = iter((_pld if accountant == "pld" else _rdp)(bounded, delta) if bounded else ())
     return [(next(found) if runs else 0.0) if noisy else math.inf for runs, noisy in zip(totals, private, strict=True)]
@@ -250,7 +255,7 @@ def _carried(mechanism: Mechanism) -> float:
 
 def _presence_noise(mechanism: Mechanism) -> float:
     """std / distance that everything one step releases moves when a unit answers rather than not (a shard: another one)."""
-    if isinstance(mechanism, ShardMechanism):
+    if not isinstance(mechanism, RecordMechanism):
         return mechanism.effective_noise_multiplier
     return mechanism.noise_multiplier / (mechanism.presence_distance * math.sqrt(mechanism.releases_per_step))
 
@@ -297,7 +302,8 @@ def calibrate(
     _check_target(phases, target_epsilon, delta)
     extended = [
         [replace(phase, steps=phase.steps + reserve_steps * (index == extra)) for index, phase in enumerate(phases)]
-        for extra in range(len(phases) if reserve_steps else 1)
+        for extra in (range(len(phases)) if reserve_steps else (None,))
+        if extra is None or phases[extra].releases
     ]
 
     def spent(factor: float) -> float:
@@ -320,7 +326,7 @@ def published_factor(phases: Sequence[Phase], *, target_epsilon: float, delta: f
     1.0693
     """
     _check_target(phases, target_epsilon, delta)
-    others = [phase.mechanism.kind for phase in phases if not isinstance(phase.mechanism, ShardMechanism)]
+    others = [p.mechanism.kind for p in phases if p.releases and not isinstance(p.mechanism, ShardMechanism)]
     if others:
         raise ValueError(
             f"the published accounting is that of critics on shards; {others[0]} has no shards, so it claims nothing"
@@ -341,8 +347,8 @@ def _check_target(phases: Sequence[Phase], target_epsilon: float, delta: float) 
         raise InfeasibleBudget(f"delta is {delta}; expected a number between 0 and 1, usually below 1 / number of records")
     if any(phase.mechanism.noise_multiplier == 0 for phase in phases):
         raise InfeasibleBudget("a phase declares a noise multiplier of 0, which no factor can raise to a finite epsilon")
-    if not phases:
-        raise ValueError("no phases to calibrate")
+    if not any(phase.releases for phase in phases):
+        raise ValueError("no phases release anything: there is no noise to calibrate")
 
 
 def _smallest_factor(spent: Callable[[float], float], target_epsilon: float, delta: float) -> float:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 Neighbours = Literal["replace_one", "add_remove"]
 Schedule = Literal["sampled", "round_robin", "persistent"]
@@ -140,7 +140,28 @@ class RecordMechanism:
         return self.noise_multiplier / (self.sensitivity * math.sqrt(self.releases_per_step))
 
 
-Mechanism = ShardMechanism | RecordMechanism
+@dataclass(frozen=True, kw_only=True)
+class NoRelease:
+    """Steps that release nothing, so that they cost nothing.
+
+    ``post_processing``: they work on what earlier phases have released; private data may not be touched. ``reference``: real
+    images in the place of generated ones, to be measured and never released; such a trial has no epsilon.
+    """
+
+    purpose: Literal["post_processing", "reference"] = "post_processing"
+    neighbours: Neighbours = "replace_one"
+
+    releases_per_step: ClassVar[int] = 0
+    sampling_rate: ClassVar[float] = 0.0
+    noise_multiplier: ClassVar[float] = math.inf
+    effective_noise_multiplier: ClassVar[float] = math.inf
+
+    @property
+    def kind(self) -> str:
+        return self.purpose
+
+
+Mechanism = ShardMechanism | RecordMechanism | NoRelease
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,13 +174,21 @@ class Phase:
     def __post_init__(self) -> None:
         _check_whole("steps", self.steps)
 
+    @property
+    def releases(self) -> bool:
+        """Whether its steps release anything."""
+        return self.mechanism.releases_per_step > 0
+
 
 def scale_noise(phases: Iterable[Phase], factor: float) -> tuple[Phase, ...]:
     """Every phase with its relative noise multiplier times ``factor``."""
-    return tuple(
-        replace(phase, mechanism=replace(phase.mechanism, noise_multiplier=phase.mechanism.noise_multiplier * factor))
-        for phase in phases
-    )
+
+    def scaled(mechanism: Mechanism) -> Mechanism:
+        if isinstance(mechanism, NoRelease):
+            return mechanism
+        return replace(mechanism, noise_multiplier=mechanism.noise_multiplier * factor)
+
+    return tuple(replace(phase, mechanism=scaled(phase.mechanism)) for phase in phases)
 
 
 def with_steps(phases: Sequence[Phase], steps: Sequence[int]) -> tuple[Phase, ...]:
@@ -170,6 +199,8 @@ def with_steps(phases: Sequence[Phase], steps: Sequence[int]) -> tuple[Phase, ..
 def to_dict(phase: Phase) -> dict[str, Any]:
     """JSON-able form of a phase, with the derived numbers that a reader wants beside the declared ones."""
     mechanism = phase.mechanism
+    if isinstance(mechanism, NoRelease):
+        return {"kind": mechanism.kind, **asdict(mechanism), "steps": phase.steps}
     return {
         "kind": mechanism.kind,
         **asdict(mechanism),
@@ -182,6 +213,8 @@ def to_dict(phase: Phase) -> dict[str, Any]:
 def from_dict(document: Mapping[str, Any]) -> Phase:
     """The phase that ``to_dict`` wrote; what documents of earlier versions leave out is at its default."""
     fields = {key: value for key, value in document.items() if key not in ("kind", "effective_noise_multiplier", "steps")}
+    if "purpose" in fields:
+        return Phase(mechanism=NoRelease(**fields), steps=document["steps"])
     fields["release_shape"] = tuple(fields["release_shape"])
     mechanism = ShardMechanism(**fields) if "shards" in fields else RecordMechanism(**fields)
     return Phase(mechanism=mechanism, steps=document["steps"])
