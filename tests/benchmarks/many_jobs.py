@@ -76,10 +76,12 @@ def through_the_executor(folder: Path, count: int) -> list[float]:
     jobs = [Job(id=f"job-{number}", kind="train", label=f"job {number}", cpu=1, gpu=1) for number in range(count)]
     ended: Counter[str] = Counter()
     times: list[float] = []
+    processes: set[int] = set()
 
     def hear(event: Event) -> None:
         if event.kind == "finished" and event.data["status"] == "completed":
             ended[event.job_id] += 1
+            processes.add(event.data["process_id"])
             times.append(time.perf_counter())
 
     executor = ray_tune.RayTuneExecutor(Cluster("virtual"), max_concurrent=AT_ONCE, target="no_op:run_job")
@@ -90,6 +92,7 @@ def through_the_executor(folder: Path, count: int) -> list[float]:
     finally:
         ray_tune.tune.TuneConfig = real
     assert ended == Counter(job.id for job in jobs), f"{len(ended)} of {count} jobs are heard of"
+    print(len(processes), "processes")
     return times
 
 
@@ -115,4 +118,5 @@ def plain(folder: Path, count: int) -> list[float]:
             run_config=tune.RunConfig(name="jobs", storage_path=str(folder), verbose=0, callbacks=[Clock()]),
         ).fit()
     assert [result.metrics["status"] for result in results] == ["completed"] * count
+    print(len({result.metrics["process_id"] for result in results}), "processes")
     return times

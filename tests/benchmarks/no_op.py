@@ -12,7 +12,7 @@ from harness.jobs import Report
 
 def run_job(plan: Path, job_id: str, report: Report) -> Mapping[str, Any]:
     """What ``harness.worker.run_job`` is to a sweep."""
-    return {"status": "completed"}
+    return {"status": "completed", "process_id": os.getpid()}
 
 
 def trainable(config: Mapping[str, Any]) -> None:
@@ -21,4 +21,4 @@ def trainable(config: Mapping[str, Any]) -> None:
     from ray import tune
 
     tune.report({"process": (ray.get_runtime_context().get_node_id(), os.getpid())})
-    tune.report({"status": "completed"})
+    tune.report({"status": "completed", "process_id": os.getpid()})
