@@ -4,8 +4,8 @@ A ``Phase`` is a ``Mechanism`` run for a number of steps; a method declares a tu
 ``Sanitizer`` enforces what is declared here and ``accounting`` turns it into epsilon, so nothing else needs to be believed.
 
 Words: *noise_multiplier* is the method's natural unit (shards: std / sensitivity of one image's row; records: std / C, the
-clip bound of one record). *effective_noise_multiplier* is std / L2 sensitivity of everything one step releases, the only
-noise number an accountant may be given.
+clip bound of one record; teachers: std / sensitivity of one row of votes). *effective_noise_multiplier* is std / L2
+sensitivity of everything one step releases, the only noise number an accountant may be given.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Any, ClassVar, Literal
 
 Neighbours = Literal["replace_one", "add_remove"]
 Schedule = Literal["sampled", "round_robin", "persistent"]
+Answer = Literal["one_of_n", "yes_no", "signs"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,6 +142,87 @@ class RecordMechanism:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TeacherMechanism:
+    """K teachers on disjoint parts of the records all answer every step; their votes are counted and released with noise.
+
+    Nothing is drawn, so anything may persist in a teacher: its state is a function of its part and of what was released. One
+    replaced record changes the answers of one teacher, and the form of an answer bounds by how much (PATE; Papernot et al.,
+    2017 and 2018). A row, which is what one question asks of every teacher, is
+
+    - ``one_of_n``: a vote for one of n bins; two counts move by 1 each, sqrt(2) in L2;
+    - ``yes_no``: a vote that is counted or not; the count moves by 1;
+    - ``signs``: exactly k entries of +1 or -1 among n (DataLens; Wang et al., 2021); the sum moves by 2 sqrt(k).
+    """
+
+    answer: Answer
+    teachers: int
+    """K. Fixed in advance; the partition does not depend on what the records hold."""
+    release_shape: tuple[int, ...]
+    """(rows, n), or (rows,) for ``yes_no``."""
+    noise_multiplier: float
+    """Noise std of a count / L2 sensitivity of ONE row."""
+    signs: int = 0
+    """k, for ``signs`` alone."""
+    threshold_noise_multiplier: float | None = None
+    """``one_of_n`` may first release the largest count of every row, which moves by 1, with noise of this std: rows below a
+    threshold are then withheld (confident GNMax; Papernot et al., 2018). Both releases count, whether or not a row passes."""
+    neighbours: Neighbours = "replace_one"
+
+    sampling_rate: ClassVar[float] = 1.0
+
+    def __post_init__(self) -> None:
+        if self.neighbours != "replace_one":
+            raise ValueError(
+                "neighbours: add_remove is not available for teachers, whose parts would have to survive the change of N; "
+                "write neighbours: replace_one"
+            )
+        if self.answer not in ("one_of_n", "yes_no", "signs"):
+            raise ValueError(f"answer is {self.answer!r}; expected one_of_n, yes_no or signs")
+        _check_whole("teachers", self.teachers)
+        _check_common(self.release_shape, self.noise_multiplier, self.releases_per_step)
+        axes = 1 if self.answer == "yes_no" else 2
+        if len(self.release_shape) != axes:
+            raise ValueError(f"release_shape is {self.release_shape}; expected {axes} whole numbers for {self.answer} votes")
+        if self.answer == "signs":
+            _check_whole("signs", self.signs)
+            if self.signs > self.release_shape[1]:
+                raise ValueError(f"signs is {self.signs}; expected 1 to the {self.release_shape[1]} entries of a row")
+        elif self.signs:
+            raise ValueError(f"signs is {self.signs}, but the answers are {self.answer} votes; leave it out")
+        noise = self.threshold_noise_multiplier
+        if noise is None:
+            return
+        if self.answer != "one_of_n":
+            raise ValueError(f"a threshold is checked on the largest of several counts; {self.answer} votes have none")
+        if not 0 <= noise < math.inf or (noise == 0 < self.noise_multiplier):
+            raise ValueError(f"threshold_noise_multiplier is {noise}; expected a finite number over 0")
+
+    @property
+    def kind(self) -> str:
+        return f"teachers_{self.answer}"
+
+    @property
+    def releases_per_step(self) -> int:
+        """The votes, and with a threshold the largest counts before them."""
+        return 1 if self.threshold_noise_multiplier is None else 2
+
+    @property
+    def row_sensitivity(self) -> float:
+        """L2 distance that one row's counts move when one teacher answers otherwise."""
+        return {"one_of_n": math.sqrt(2), "yes_no": 1.0, "signs": 2 * math.sqrt(self.signs)}[self.answer]
+
+    @property
+    def effective_noise_multiplier(self) -> float:
+        """1 / sqrt(rows (1 / noise_multiplier^2 + 1 / threshold_noise_multiplier^2)): Gaussian releases add up their mu^2."""
+        noises = [self.noise_multiplier]
+        if self.threshold_noise_multiplier is not None:
+            noises.append(self.threshold_noise_multiplier)
+        if min(noises) == 0:
+            return 0.0
+        return 1 / math.sqrt(self.release_shape[0] * sum(1 / noise**2 for noise in noises))
+
+
+@dataclass(frozen=True, kw_only=True)
 class NoRelease:
     """Steps that release nothing, so that they cost nothing.
 
@@ -161,7 +243,7 @@ class NoRelease:
         return self.purpose
 
 
-Mechanism = ShardMechanism | RecordMechanism | NoRelease
+Mechanism = ShardMechanism | RecordMechanism | TeacherMechanism | NoRelease
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -181,12 +263,16 @@ class Phase:
 
 
 def scale_noise(phases: Iterable[Phase], factor: float) -> tuple[Phase, ...]:
-    """Every phase with its relative noise multiplier times ``factor``."""
+    """Every phase with its relative noise multipliers times ``factor``."""
 
     def scaled(mechanism: Mechanism) -> Mechanism:
         if isinstance(mechanism, NoRelease):
             return mechanism
-        return replace(mechanism, noise_multiplier=mechanism.noise_multiplier * factor)
+        noise = mechanism.noise_multiplier * factor
+        if isinstance(mechanism, TeacherMechanism) and mechanism.threshold_noise_multiplier is not None:
+            threshold_noise = mechanism.threshold_noise_multiplier * factor
+            return replace(mechanism, noise_multiplier=noise, threshold_noise_multiplier=threshold_noise)
+        return replace(mechanism, noise_multiplier=noise)
 
     return tuple(replace(phase, mechanism=scaled(phase.mechanism)) for phase in phases)
 
@@ -216,8 +302,8 @@ def from_dict(document: Mapping[str, Any]) -> Phase:
     if "purpose" in fields:
         return Phase(mechanism=NoRelease(**fields), steps=document["steps"])
     fields["release_shape"] = tuple(fields["release_shape"])
-    mechanism = ShardMechanism(**fields) if "shards" in fields else RecordMechanism(**fields)
-    return Phase(mechanism=mechanism, steps=document["steps"])
+    family = ShardMechanism if "shards" in fields else TeacherMechanism if "teachers" in fields else RecordMechanism
+    return Phase(mechanism=family(**fields), steps=document["steps"])
 
 
 def _check_common(release_shape: tuple[int, ...], noise_multiplier: float, releases_per_step: int) -> None:

@@ -26,14 +26,15 @@ import torch
 from trainables.base import phase_of
 from trainables.coins import numpy_coins
 
-from .mechanism import Mechanism, Phase, RecordMechanism, ShardMechanism
+from . import votes
+from .mechanism import Mechanism, Phase, RecordMechanism, ShardMechanism, TeacherMechanism
 
 # float32 norms overshoot their clip by 1.6e-7; clipping a little tighter keeps the declared bound true.
 CLIP_MARGIN = 1e-6
 
 _SHARDS_AT_ONCE = 16
 
-M = TypeVar("M", ShardMechanism, RecordMechanism)
+M = TypeVar("M", ShardMechanism, RecordMechanism, TeacherMechanism)
 
 
 class PrivacyViolation(Exception):
@@ -192,6 +193,34 @@ class Sanitizer:
             total += _clip(carried.detach().reshape(len(carried), -1), carried_norm).reshape(total.shape)
         return self._release(total, mechanism.noise_multiplier, 2 * (max_grad_norm + carried_norm))
 
+    def release_votes(self, parts: Iterable[torch.Tensor]) -> torch.Tensor:
+        """Noisy counts, float32 of the declared shape, of the whole-number votes of all K teachers.
+
+        ``parts`` hold every teacher once, in parts of any number of them; ``votes.count`` says their form. Raises
+        ``PrivacyViolation`` for votes of another form and where the mechanism declares a threshold.
+        """
+        mechanism = self._require(TeacherMechanism, "release_votes")
+        if mechanism.threshold_noise_multiplier is not None:
+            raise PrivacyViolation(f"release_votes in step {self._step}, but the mechanism declares a threshold: {mechanism}")
+        return self._release(self._count(mechanism, parts), mechanism.noise_multiplier, mechanism.row_sensitivity)
+
+    def release_confident_votes(self, parts: Iterable[torch.Tensor], *, threshold: float) -> tuple[torch.Tensor, torch.Tensor]:
+        """As ``release_votes``, for rows whose noisy largest count reaches ``threshold`` (public), zeros for all others.
+
+        Returns the counts and which rows passed (bool ``[rows]``). The largest counts have noise of their own, and both
+        releases are made whatever passes (confident GNMax; Papernot et al., 2018). Raises as ``release_votes`` does.
+        """
+        mechanism = self._require(TeacherMechanism, "release_confident_votes")
+        if mechanism.threshold_noise_multiplier is None:
+            raise PrivacyViolation(f"a threshold in step {self._step}, but the mechanism declares none: {mechanism}")
+        if not isinstance(threshold, (float, int)) or not math.isfinite(threshold):
+            raise PrivacyViolation(f"threshold is {type(threshold).__name__}; expected a public, finite number")
+        counts = self._count(mechanism, parts)
+        largest = self._release(counts.amax(dim=1), mechanism.threshold_noise_multiplier, 1.0)
+        noisy = self._release(counts, mechanism.noise_multiplier, mechanism.row_sensitivity)
+        passed = largest >= threshold
+        return torch.where(passed[:, None], noisy, 0.0), passed
+
     # --- inside -------------------------------------------------------------------------------------------------------
 
     def _release(self, total: torch.Tensor, noise_multiplier: float, unit: float) -> torch.Tensor:
@@ -226,6 +255,13 @@ class Sanitizer:
     def _injected(self, purpose: str) -> np.random.Generator:
         assert self._injected_seed is not None
         return numpy_coins(self._injected_seed, f"injected {purpose}", self._step, self._calls)
+
+    def _count(self, mechanism: TeacherMechanism, parts: Iterable[torch.Tensor]) -> torch.Tensor:
+        self._draw(mechanism.teachers)
+        try:
+            return votes.count(parts, mechanism, self._device)
+        except votes.InvalidVotes as error:
+            raise PrivacyViolation(f"step {self._step}: {error}") from None
 
     def _require_open(self) -> Mechanism:
         if self._mechanism is None:
