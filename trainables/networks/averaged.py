@@ -16,16 +16,23 @@ PREFIX = "generator."
 
 
 class AveragedGenerator:
-    """Adam with betas (0.5, 0.9) on ``generator``, and an exponential moving average of its weights, the one that is kept.
+    """Adam on ``generator``, and an exponential moving average of its weights, the one that is kept.
 
     Buffers of the average are those of the generator: only weights are averaged.
     """
 
-    def __init__(self, generator: ConditionalGenerator, learning_rate: float) -> None:
+    def __init__(
+        self,
+        generator: ConditionalGenerator,
+        learning_rate: float,
+        *,
+        betas: tuple[float, float] = (0.5, 0.9),
+        weight_decay: float = 0.0,
+    ) -> None:
         self.generator = generator
         self.average = copy.deepcopy(generator).requires_grad_(False).eval()
         self._learning_rate = learning_rate
-        self._optimizer = torch.optim.Adam(generator.parameters(), lr=learning_rate, betas=(0.5, 0.9))
+        self._optimizer = torch.optim.Adam(generator.parameters(), lr=learning_rate, betas=betas, weight_decay=weight_decay)
 
     def update(self, loss: torch.Tensor, *, decay: float, rate: float = 1.0) -> None:
         """One step down ``loss`` with ``rate`` times the learning rate; then ``average`` keeps ``decay`` of what it was."""
