@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from trainables.coins import numpy_coins
-from trainables.networks.denoiser import SIGMA_DATA
+from trainables.networks.denoiser import SIGMA_DATA, Denoiser
 from trainables.per_record_gradients import Call
 
 from .method import Config
@@ -59,3 +59,17 @@ def record_loss(
     denoised = call(image + spread * noise, levels, kept[:, None] * label)
     weights = (spread**2 + SIGMA_DATA**2) / (spread * SIGMA_DATA) ** 2
     return (weights * (denoised - image).square()).mean()
+
+
+def batch_loss(
+    config: Config, network: Denoiser, images: torch.Tensor, labels: torch.Tensor, rng: torch.Generator
+) -> torch.Tensor:
+    """The mean of ``record_loss`` over PUBLIC ``images [n, C, H, W]`` with ``labels [n, classes]``, one draw each.
+
+    All draws come from ``rng`` (CPU).
+    """
+    count, device = len(images), images.device
+    levels = torch.exp(config.log_noise_mean + config.log_noise_std * torch.randn(count, generator=rng)).to(device)
+    kept = (torch.rand(count, generator=rng) >= config.label_dropout).to(images)
+    noise = torch.randn(images.shape, generator=rng).to(device)
+    return record_loss(network, images, labels, noise, levels, kept)
