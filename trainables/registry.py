@@ -9,7 +9,18 @@ from __future__ import annotations
 import importlib
 from types import ModuleType
 
-METHODS: tuple[str, ...] = ("gs_wgan", "dpac", "ef_dpgan", "dp_energy", "dp_energy_guided", "dp_merf", "dp_sinkhorn", "real", "dpdm", "dp_feta")
+METHODS: tuple[str, ...] = (
+    "gs_wgan",
+    "dpac",
+    "ef_dpgan",
+    "dp_energy",
+    "dp_energy_guided",
+    "dp_merf",
+    "dp_sinkhorn",
+    "real",
+    "dpdm",
+    "dp_feta",
+)
 
 
 class UnknownMethod(ValueError):
