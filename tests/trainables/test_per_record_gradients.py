@@ -79,7 +79,7 @@ def test_one_broken_value_of_one_parameter_breaks_the_record():
     first, second = torch.ones(2, 3), torch.ones(2, 1)
     second[1, 0] = float("nan")
     found = summed([first, second])
-    assert found.norms[0] == 2
+    assert float(found.norms[0]) == pytest.approx(2, rel=1e-12)
     assert not torch.isfinite(found.norms[1])
     assert found.weighted_sum(torch.tensor([1.0, 0.0])).tolist() == [1.0] * 4
 
@@ -116,4 +116,4 @@ def test_the_micro_batch_is_bounded_by_bytes():
     module = network()
     assert micro_batch_size(module, limit=10 * 4 * 139) == 10
     assert micro_batch_size(module, limit=1) == 1
-    assert micro_batch_size(module) == 256
+    assert micro_batch_size(module) == 512
