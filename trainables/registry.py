@@ -20,6 +20,9 @@ METHODS: tuple[str, ...] = (
     "real",
     "dpdm",
     "dp_feta",
+    "pate_gan",
+    "g_pate",
+    "datalens",
 )
 
 
