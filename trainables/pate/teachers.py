@@ -142,8 +142,7 @@ class TeacherBank:
             records = records.gather(1, order[:, : self._batch].to(records.device))
         for members, network, optimizer in self._groups:
             own = records[members]
-            shown = fakes.expand(len(own), *fakes.shape)
-            images = torch.cat([self._images[own].to(fakes) / 255, shown], dim=1)
+            images = torch.cat([self._images[own].to(fakes).div_(255), fakes.expand(len(own), *fakes.shape)], dim=1)
             scores = network(images, torch.cat([self._labels[own], labels.expand(len(own), -1)], dim=1))
             real, fake = scores.split([own.shape[1], len(fakes)], dim=1)
             losses = nn.functional.softplus(-real).mean(dim=1) + nn.functional.softplus(fake).mean(dim=1)
