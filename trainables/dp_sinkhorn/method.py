@@ -34,10 +34,13 @@ class Config(BaseModel):
 
     steps: int = Field(default=20000, ge=1)
     """Generator updates; each makes one release."""
-    real_batch: int = Field(default=10, ge=1)
+    real_batch: int = Field(default=50, ge=1)
     """Records expected in a step: each of the N takes part with probability real_batch / N."""
     generator_batch: int = Field(default=10, ge=1)
     """n: generated images a step whose gradient is released."""
+    labels: Literal["balanced", "drawn"] = "balanced"
+    """Classes of the generated images: balanced has as many of each as generator_batch allows; drawn, as published, draws
+    each uniformly, so that more images meet no record of their class and are pulled to others."""
     extra_share: float = Field(default=0.2, ge=0, le=1)
     """n' / n: share of the images that are replaced by others in the generated side of the loss. 0 is the ordinary debiased
     Sinkhorn divergence."""
@@ -69,6 +72,7 @@ _PUBLISHED: dict[str, Any] = {
     "steps": 1_810_000,
     "real_batch": 50,
     "generator_batch": 50,
+    "labels": "drawn",
     "generator_channels": 256,
     "learning_rate": 1e-5,
     "learning_rate_schedule": "constant",

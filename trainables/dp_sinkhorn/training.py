@@ -71,7 +71,10 @@ class Trainer:
         """z and labels of ``count`` images and of ``repeated`` others, which have the labels of the first ones."""
         coins = torch_coins(self._seed, purpose, index)
         z = self._network.generator.draw_z(count + repeated, coins)
-        labels = torch.randint(self._info.classes, (count,), generator=coins)
+        if self._config.labels == "balanced":  # the remainder of a division by the classes goes to other ones each time
+            labels = (torch.arange(count) + torch.randint(self._info.classes, (1,), generator=coins)) % self._info.classes
+        else:
+            labels = torch.randint(self._info.classes, (count,), generator=coins)
         return z, torch.cat([labels, labels[:repeated]]).to(self._device)
 
     def _public_gradient(self, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:

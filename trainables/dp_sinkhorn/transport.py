@@ -1,8 +1,8 @@
 """Entropic optimal transport between labelled images (Cuturi, 2013): costs, the plan, and the gradient of its cost.
 
-Ours and not geomloss: with the cost of Cao et al. its annealing starts at the diameter of the points, 30 times below their
-costs, and ends 5 to 15 % below the exact optimum (10 to 200 points of Fashion-MNIST); this one ends within 3 % of it up to
-50 points a side, in half the time.
+Ours and not geomloss (0.3.1), whose annealing starts at the diameter of the points: with the cost of Cao et al. that is a
+30th of the largest costs. Measured on 10 and 50 images of Fashion-MNIST a side, label_weight 15, against a linear programme:
+the cosine between the gradient and that of the exact optimum is .57 to .77 there and .95 to 1 here, in about the same time.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ import math
 import torch
 
 SWEEPS = 5
-"""Sinkhorn iterations a temperature. One leaves a fifth to a quarter of the mass misplaced, five at most a tenth."""
+"""Sinkhorn iterations a temperature. In that measurement 5 come within 5 % of the least cost, and 20 within 1 %. More would
+not show: the noise of a release of ten such images is 60 times as long as the gradient at epsilon 10."""
 
 
 def joint_points(images: torch.Tensor, labels: torch.Tensor, classes: int, label_weight: float) -> torch.Tensor:
