@@ -15,6 +15,7 @@ TRIALS = {
     "energy": 12,
     "grid_recon": 25,
     "grid_recon_cpu": 24,
+    "table1_baselines": 84,
     "table1_cpu": 15,
     "table3_noise": 9,
     "table3_noise_cpu": 21,
