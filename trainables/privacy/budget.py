@@ -12,7 +12,7 @@ from .mechanism import Phase, with_steps
 class Budget:
     """What a trial with these phases (noise as calibrated, steps as planned) may still release.
 
-    ``target_epsilon`` None means that the noise was given and nothing is refused. ``reserve_steps`` is how many steps more,
+    ``target_epsilon`` None means that the noise was given and nothing is refused; nor is it where no phase releases anything. ``reserve_steps`` is how many steps more,
     in any one phase, the noise was calibrated for: those that an interruption makes the trial run again.
 
     >>> from trainables.privacy.mechanism import RecordMechanism
@@ -33,7 +33,7 @@ class Budget:
         reserve_steps: int = 0,
     ) -> None:
         self._phases = tuple(phases)
-        self._target = target_epsilon
+        self._target = target_epsilon if any(phase.releases for phase in self._phases) else None
         self._delta = delta
         self._accountant = accountant
         self._plans = [

@@ -5,7 +5,7 @@ import pytest
 from trainables.privacy import accounting
 from trainables.privacy.accounting import calibrate, epsilon
 from trainables.privacy.budget import Budget
-from trainables.privacy.mechanism import scale_noise, with_steps
+from trainables.privacy.mechanism import NoRelease, Phase, scale_noise, with_steps
 
 DELTA = 1e-5
 
@@ -95,3 +95,9 @@ def test_given_noise_refuses_nothing(calibrated, accountant):
     assert budget.affordable([20, 50], [0, 1, 1]) == 3
     assert budget.epsilon([1, 0]) == math.inf
     assert budget.epsilon([0, 0]) == 0.0
+
+
+@pytest.mark.parametrize("purpose", ["post_processing", "reference"])
+def test_steps_that_release_nothing_have_no_budget(purpose, accountant):
+    phases = [Phase(mechanism=NoRelease(purpose=purpose), steps=4)]
+    assert Budget(phases, target_epsilon=1.0, delta=DELTA, accountant=accountant).affordable([2], [0, 0]) == 2
