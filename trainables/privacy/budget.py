@@ -12,8 +12,9 @@ from .mechanism import Phase, with_steps
 class Budget:
     """What a trial with these phases (noise as calibrated, steps as planned) may still release.
 
-    ``target_epsilon`` None means that the noise was given and nothing is refused; nor is it where no phase releases anything. ``reserve_steps`` is how many steps more,
-    in any one phase, the noise was calibrated for: those that an interruption makes the trial run again.
+    ``target_epsilon`` None means that the noise was given and nothing is refused; nor is it where no phase releases anything.
+    ``reserve_steps`` is how many steps more, in any one phase, the noise was calibrated for: those that an interruption makes
+    the trial run again.
 
     >>> from trainables.privacy.mechanism import RecordMechanism
     >>> digits = RecordMechanism(sampling_rate=1.0, records=1000, release_shape=(50, 64), noise_multiplier=10.5)
