@@ -17,6 +17,7 @@ METHODS: tuple[str, ...] = (
     "dp_energy_guided",
     "dp_merf",
     "dp_sinkhorn",
+    "dpgan",
     "real",
     "dpdm",
     "dp_feta",
