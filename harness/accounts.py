@@ -19,6 +19,11 @@ from .expand import TrialSpec
 CHECKPOINTS_A_TRIAL = 20
 
 
+def checkpoint_interval(phases: Sequence[Phase]) -> int:
+    """Steps between checkpoints: as many as the reserve, or a twentieth of all steps where nothing is in reserve."""
+    return default_reserve(phases) or -(-sum(phase.steps for phase in phases) // CHECKPOINTS_A_TRIAL)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Account:
     """What a trial may release and what that costs; the same object for all trials that share a mechanism and a request."""
@@ -38,8 +43,9 @@ class Account:
 
 
 def default_reserve(phases: Sequence[Phase]) -> int:
-    """Steps of one checkpoint interval: a twentieth of all steps, rounded up."""
-    return -(-sum(phase.steps for phase in phases) // CHECKPOINTS_A_TRIAL)
+    """A twentieth of the steps that release something, rounded up; none for a single one, which there is no part of."""
+    releasing = sum(phase.steps for phase in phases if phase.releases)
+    return -(-releasing // CHECKPOINTS_A_TRIAL) if releasing > 1 else 0
 
 
 class Accounts:
@@ -73,6 +79,8 @@ class Accounts:
     ) -> tuple[Account | None, str | None]:
         privacy, cache = spec.privacy, self._calibrations
         factor = privacy.noise_multiplier
+        if not any(phase.releases for phase in relative):
+            factor = 1.0  # real images: there is no noise
         if factor is None and begun is None:
             assert privacy.epsilon is not None  # spec: one of the two is there
             request: dict[str, Any] = {"target_epsilon": privacy.epsilon, "delta": privacy.delta}

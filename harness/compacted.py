@@ -23,7 +23,7 @@ from typing import Any
 
 from .folders import Folders
 
-VERSION = 1
+VERSION = 2
 _COLUMNS = {
     "records": {"trial_id": "string", "files": "string", "changed": "int64", "records": "string"},
     "accounts": {
@@ -33,6 +33,7 @@ _COLUMNS = {
         "phases": "string",
         "executed": "string",
         "stopped": "bool",
+        "release": "string",
     },
 }
 
@@ -40,8 +41,8 @@ Listing = tuple[str, int]
 """What a trial's folder of records looks like: its file names, and when one of them came or went, in ns."""
 Look = tuple[int, int]
 """What an account's file looks like: its size, and when it was last changed, in ns."""
-Account = tuple[str, tuple[int, ...], bool]
-"""Mechanisms as JSON, steps executed a phase, whether the attempt was stopped."""
+Account = tuple[str, tuple[int, ...], bool, str | None]
+"""Mechanisms as JSON, steps executed a phase, whether the attempt was stopped, the shared release that it started from."""
 
 
 @contextmanager
@@ -90,7 +91,7 @@ def read_accounts(folders: Folders) -> dict[str, tuple[Look, Account]]:
     columns = _read(folders, "accounts")
     steps = {text: tuple(json.loads(text)) for text in set(columns["executed"])}
     looks = zip(columns["size"], columns["changed"], strict=True)
-    said = zip(columns["phases"], map(steps.get, columns["executed"]), columns["stopped"], strict=True)
+    said = zip(columns["phases"], map(steps.get, columns["executed"]), columns["stopped"], columns["release"], strict=True)
     return dict(zip(columns["file"], zip(looks, said, strict=True), strict=True))  # type: ignore[arg-type]
 
 
@@ -100,9 +101,10 @@ def write_accounts(folders: Folders, found: Mapping[str, tuple[Look, Account]]) 
         "file": list(found),
         "size": [size for (size, _), _ in found.values()],
         "changed": [changed for (_, changed), _ in found.values()],
-        "phases": [phases for _, (phases, _, _) in found.values()],
-        "executed": [json.dumps(executed) for _, (_, executed, _) in found.values()],
-        "stopped": [stopped for _, (_, _, stopped) in found.values()],
+        "phases": [phases for _, (phases, _, _, _) in found.values()],
+        "executed": [json.dumps(executed) for _, (_, executed, _, _) in found.values()],
+        "stopped": [stopped for _, (_, _, stopped, _) in found.values()],
+        "release": [release for _, (_, _, _, release) in found.values()],
     }
     _write(folders, "accounts", columns)
 

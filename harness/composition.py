@@ -14,7 +14,7 @@ from .calibrations import Calibrations
 
 @dataclass(frozen=True, kw_only=True)
 class Composition:
-    """Epsilon of having seen several trials, under one neighbouring relation."""
+    """Epsilon of having seen several trials and shared releases, under one neighbouring relation."""
 
     neighbours: str
     trials: int
@@ -33,7 +33,7 @@ def compose(
     """Compose trials, given as (phases, steps executed a phase), apart for each neighbouring relation."""
     relations: dict[str, Counter[tuple[Phase, ...]]] = {}
     for phases, steps in seen:
-        if executed := with_steps(phases, steps):
+        if executed := tuple(phase for phase in with_steps(phases, steps) if phase.releases):
             relations.setdefault(phases[0].mechanism.neighbours, Counter())[executed] += 1
     return [
         Composition(

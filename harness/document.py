@@ -167,9 +167,7 @@ def parse(text: str, file: str, *, least: str = LEAST) -> Document:
     if data is None:
         raise InputError(Problem(Mark(file, 1, 1), "the file is empty", f"expected at least {least}"))
     if not isinstance(data, dict):
-        raise InputError(
-            Problem(values[()], f"the file holds {describe(data)}", f"expected keys and values, at least {least}")
-        )
+        raise InputError(Problem(values[()], f"the file holds {describe(data)}", f"expected keys and values, at least {least}"))
     return Document(file=file, data=data, keys=keys, values=values)
 
 

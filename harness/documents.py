@@ -13,7 +13,7 @@ from trainables.privacy import accounting
 from trainables.privacy.mechanism import Phase, to_dict
 
 from .plan import Plan, PlannedTrial
-from .rows import steps_key
+from .rows import last_release, steps_key
 from .stages import stage_id
 
 
@@ -35,7 +35,7 @@ def privacy_document(trial: PlannedTrial) -> dict[str, Any]:
     }
     if account is None:
         return {**document, "problem": trial.problem}
-    last = account.phases[-1].mechanism
+    last = last_release(account.phases)
     return {
         **document,
         "epsilon": finite(account.epsilon(request.accountant)),
@@ -43,8 +43,9 @@ def privacy_document(trial: PlannedTrial) -> dict[str, Any]:
         "epsilon_rdp": finite(account.epsilon_rdp),
         "proof": account.proof,
         "mechanism": [to_dict(phase) for phase in account.phases],
-        "noise_multiplier": last.noise_multiplier,
-        "effective_noise_multiplier": last.effective_noise_multiplier,
+        "noise_multiplier": last.noise_multiplier if last else None,
+        "effective_noise_multiplier": last.effective_noise_multiplier if last else None,
+        "release": trial.release,
         "epsilon_published": account.epsilon_published,
         "reserve": account.reserve,
     }
@@ -99,15 +100,31 @@ def job_document(plan: Plan, trial: PlannedTrial, provenance: Mapping[str, Any])
         "checkpoint_every": trial.checkpoint_every,
         "keep_samples": spec.keep_samples,
         "stages": dict(trial.stages),
+        "release": trial.release,
         "resources": {"cpu": spec.resources.cpu, "gpu": spec.resources.gpu},
         "provenance": dict(provenance),
     }
 
 
 def stage_document(stage: Stage, identifier: str, trial: PlannedTrial) -> dict[str, Any]:
-    """What a worker is told about a stage."""
-    resources = {"cpu": trial.spec.resources.cpu, "gpu": trial.spec.resources.gpu}
-    return {"kind": "stage", "id": identifier, "stage": asdict(stage), "data": asdict(trial.data), "resources": resources}
+    """What a worker is told about a stage; of a release also the privacy request of a trial that shares it."""
+    document = {
+        "kind": "stage",
+        "id": identifier,
+        "stage": asdict(stage),
+        "data": asdict(trial.data),
+        "resources": {"cpu": trial.spec.resources.cpu, "gpu": trial.spec.resources.gpu},
+    }
+    if stage.release:
+        assert trial.account is not None
+        request = trial.spec.privacy
+        document["privacy"] = {
+            "phases": [to_dict(phase) for phase in trial.account.phases],
+            "target_epsilon": request.target_epsilon,
+            "delta": request.delta,
+            "accountant": request.accountant,
+        }
+    return document
 
 
 def plan_document(plan: Plan) -> dict[str, Any]:

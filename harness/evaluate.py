@@ -12,6 +12,7 @@ from trainables.base import DataInfo, Dataset, Sampler
 from trainables.evaluation.metrics import METRICS
 
 from .folders import Folders, file_hash
+from .rows import is_reference, phases_of
 
 if TYPE_CHECKING:
     import torch
@@ -99,7 +100,7 @@ def kept_steps(folders: Folders, trial_id: str) -> int | None:
 
 
 def sample_rows(job: Mapping[str, Any], sampler: Sampler) -> list[dict[str, Any]]:
-    """Rows of the samples table: ``keep_samples`` PNGs, the same number a class."""
+    """Rows of the samples table: ``keep_samples`` PNGs, the same number a class; real images only of public data."""
     import torch
 
     from trainables.coins import torch_coins
@@ -108,7 +109,7 @@ def sample_rows(job: Mapping[str, Any], sampler: Sampler) -> list[dict[str, Any]
 
     classes = job["data"]["info"]["classes"]
     each = -(-job["keep_samples"] // classes)
-    if not each:
+    if not each or (is_reference(phases_of(job)) and not job["data"]["public"]):
         return []
     labels = torch.arange(classes).repeat_interleave(each)
     images = sampler(labels, torch_coins(job["seed"], "kept samples"))
@@ -121,10 +122,17 @@ def sample_rows(job: Mapping[str, Any], sampler: Sampler) -> list[dict[str, Any]
     return rows
 
 
-def keep_generator(folders: Folders, trial_id: str, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> None:
-    """Write what a trainer releases as safetensors, durably and by rename."""
+def keep_generator(
+    folders: Folders,
+    trial_id: str,
+    tensors: Mapping[str, torch.Tensor],
+    metadata: Mapping[str, str],
+    *,
+    private: bool = False,
+) -> None:
+    """Write what a trainer keeps as safetensors, durably and by rename; for the owner's eyes only where it is ``private``."""
     from safetensors.torch import save
 
     on_cpu = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     content = save(on_cpu, metadata=dict(metadata))
-    folders.write(folders.generator(trial_id), lambda file: file.write(content))
+    folders.write(folders.generator(trial_id), lambda file: file.write(content), private=private)

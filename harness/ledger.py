@@ -82,13 +82,16 @@ class TrialAccount:
     """Steps a phase of each attempt that is counted here, by its number."""
     stopped: bool
     """An attempt was stopped by a person or a machine's end, and none has gone on from there: later ones took no step."""
+    release: str | None = None
+    """The shared release that stands in the place of the first phase, which is paid for in its own account (``releases``)."""
 
     @property
     def charged(self) -> tuple[int, ...]:
         """Steps a phase that are paid for: whoever could look before stopping a trial has its planned budget charged."""
         if not self.stopped:
             return self.executed
-        return tuple(max(done, phase.steps) for done, phase in zip(self.executed, self.phases, strict=True))
+        charged = [max(done, phase.steps) for done, phase in zip(self.executed, self.phases, strict=True)]
+        return (0, *charged[1:]) if self.release else tuple(charged)
 
 
 class Attempt:
@@ -111,8 +114,12 @@ class Attempt:
         phases: Sequence[Phase],
         plan: Path,
         injected: bool = False,
+        release: str | None = None,
     ) -> Attempt:
         """Take the next attempt number of the trial. ``phases`` are what it may release (none for an evaluation).
+
+        ``release`` is the shared release in the place of the first phase, where there is one: the attempt itself makes no step
+        of that phase.
 
         ``injected``: a test injects the noise, so that nothing that comes of the trial may be given an epsilon.
         """
@@ -122,7 +129,9 @@ class Attempt:
         start |= {"host": socket.gethostname(), "pid": os.getpid(), "started": time.time()}
         if injected:
             start["injected"] = True
-        header = {"trial_id": trial_id, "phases": [to_dict(phase) for phase in phases]}
+        header: dict[str, Any] = {"trial_id": trial_id, "phases": [to_dict(phase) for phase in phases]}
+        if release:
+            header["release"] = release
         while True:
             spent = [number for number, _ in _account_files(folders, trial_id)]
             number = 1 + max(_numbers(directory, ".start.json") + spent, default=0)
@@ -292,7 +301,11 @@ def read_account(path: Path) -> tuple[tuple[Phase, ...], tuple[int, ...], bool]:
 def compact(folders: Folders) -> None:
     """Copy what can no longer change into files that are quick to read. The holder of the driver's lock calls it."""
     compacted.write_records(folders, _records(folders))
-    closed = {name: (look, spent[:3]) for name, (look, _, spent) in _accounts(folders).items() if spent.closed}
+    closed = {
+        name: (look, (spent.phases, spent.executed, spent.stopped, spent.release))
+        for name, (look, _, spent) in _accounts(folders).items()
+        if spent.closed
+    }
     compacted.write_accounts(folders, closed)
 
 
@@ -305,6 +318,8 @@ class _Spent(NamedTuple):
     stopped: bool
     closed: bool
     """The attempt has said what it drew, so it writes nothing more."""
+    release: str | None = None
+    """The shared release that it started from."""
     violated: bool = False
     """It ended by a violation; copies do not say."""
 
@@ -318,7 +333,8 @@ def _text(path: str | Path) -> str:
 def _read_account(path: str | Path) -> _Spent:
     try:
         header, *lines = _text(path).split("\n")
-        phases = json.dumps(json.loads(header)["phases"])
+        said_first = json.loads(header)
+        phases = json.dumps(said_first["phases"])
         records = json.loads(f"[{','.join(lines[:-1])}]")  # every whole record ends with a newline: the last line is none
         said = next((record for record in reversed(records) if "executed" in record), None)
         executed, stopped = [0] * len(_phases(phases)), False
@@ -333,7 +349,8 @@ def _read_account(path: str | Path) -> _Spent:
             "bring it back from a copy"
         ) from error
     violated = said is not None and said.get("violated", False)
-    return _Spent(phases, tuple(executed), stopped, closed=said is not None, violated=violated)
+    release = said_first.get("release")
+    return _Spent(phases, tuple(executed), stopped, closed=said is not None, release=release, violated=violated)
 
 
 @functools.cache
@@ -364,7 +381,11 @@ def _accounts(folders: Folders, lineage: str | None = None) -> dict[str, tuple[c
         status = entry.stat()
         look, name = (status.st_size, status.st_ctime_ns), f"{directory}/{entry.name}"
         known = copied.get(name)
-        spent = _Spent(*known[1], True) if known and known[0] == look else _read_account(entry.path)
+        if known and known[0] == look:
+            phases, executed, stopped, release = known[1]
+            spent = _Spent(phases, executed, stopped, closed=True, release=release)
+        else:
+            spent = _read_account(entry.path)
         found[name] = look, entry.path, spent
     return found
 
@@ -382,13 +403,15 @@ def _sum_accounts(trial_id: str, files: Sequence[tuple[int, str | Path, _Spent]]
     _, first, begun = files[0]
     phases = _phases(begun.phases)
     for _, path, spent in files:
-        if spent.phases != begun.phases and _phases(spent.phases) != phases:
+        if spent.release != begun.release or (spent.phases != begun.phases and _phases(spent.phases) != phases):
             raise LedgerError(f"{path} has other mechanisms than {first}: attempts of one trial cannot be added up")
     executed = tuple(sum(counts) for counts in zip(*(spent.executed for _, _, spent in files), strict=True))
     numbers = {number: spent.executed for number, _, spent in files}
     ends = [spent.stopped for _, _, spent in files if spent.stopped or any(spent.executed)]
     stopped = bool(ends) and ends[-1]
-    return TrialAccount(trial_id=trial_id, phases=phases, executed=executed, attempts=numbers, stopped=stopped)
+    return TrialAccount(
+        trial_id=trial_id, phases=phases, executed=executed, attempts=numbers, stopped=stopped, release=begun.release
+    )
 
 
 def _records(folders: Folders) -> dict[str, tuple[compacted.Listing, str]]:

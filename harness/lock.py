@@ -124,7 +124,7 @@ def holder(path: Path) -> Mapping[str, Any] | None:
 
 def _identity() -> dict[str, Any]:
     """What tells this process from every other."""
-    return {"host": socket.gethostname(), "pid": os.getpid(), "started": _started(os.getpid())}
+    return {"host": socket.gethostname(), "pid": os.getpid(), "started": started(os.getpid())}
 
 
 def _record(path: Path) -> dict[str, Any] | None:
@@ -159,14 +159,14 @@ def _alive(path: Path, record: Mapping[str, Any], now: float | None = None) -> b
     ``now`` is the clock of this machine where none is given: whoever only reads may not write to ask for another.
     """
     if record["host"] == socket.gethostname():
-        return _started(record["pid"]) == record["started"]
+        return started(record["pid"]) == record["started"]
     try:
         return (time.time() if now is None else now) - path.stat().st_mtime < STALE_S
     except FileNotFoundError:
         return False
 
 
-def _started(pid: int) -> str | None:
+def started(pid: int) -> str | None:
     """When a process of this machine began, in the kernel's terms: a pid alone may have been given to another process."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]

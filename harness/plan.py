@@ -21,7 +21,8 @@ from trainables.evaluation.weights import InceptionWeights
 from trainables.privacy.accounting import Accountant
 from trainables.privacy.mechanism import Phase, RecordMechanism
 
-from .accounts import Account, Accounts, default_reserve
+from . import releases
+from .accounts import Account, Accounts, checkpoint_interval
 from .calibrations import Calibrations
 from .compacted import uncollected
 from .composition import Composition, compose
@@ -49,6 +50,8 @@ class PlannedTrial:
     problem: str | None
     stages: Mapping[str, str]
     """The method's stages: name -> folder."""
+    release: str | None
+    """The folder of the stage among them that makes the trial's first phase, shared with others; None where there is none."""
     reference: Stage
     """The stage that the evaluation needs; its settings, with the data, are the evaluation's identity."""
     inception: InceptionWeights | None
@@ -64,7 +67,7 @@ class PlannedTrial:
     def checkpoint_every(self) -> int:
         """Steps between checkpoints."""
         assert self.account is not None
-        return self.spec.checkpoint.every or default_reserve(self.account.phases)
+        return self.spec.checkpoint.every or checkpoint_interval(self.account.phases)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,6 +86,8 @@ class Plan:
     """Trial id -> its attempts, of every trial that ever ran in this sweep and whose results still exist."""
     accounts: Mapping[str, TrialAccount] = field(repr=False)
     """Trial id -> what it has spent, of every trial that ever ran in this sweep."""
+    releases: Mapping[str, TrialAccount] = field(repr=False)
+    """Stage folder -> what it has spent, of every shared release under the root."""
 
     @property
     def to_do(self) -> list[PlannedTrial]:
@@ -95,15 +100,23 @@ class Plan:
     @cached_property
     def compositions(self) -> list[Composition]:
         """What looking at every generator costs, an entry a neighbouring relation: all that ran in this sweep, failed and
-        superseded attempts included, and all that is planned."""
+        superseded attempts included, and all that is planned; a release that trials share is counted once."""
         seen: dict[str, tuple[tuple[Phase, ...], Sequence[int]]] = {
             trial_id: (account.phases, account.charged) for trial_id, account in self.accounts.items()
         }
+        shared = {account.release: account.phases for account in self.accounts.values() if account.release}
         for trial in self.trials:
             if trial.account is not None and trial.action not in ("done", "failed", "lost_cause"):
                 phases = trial.account.phases
                 spent = trial.spent.charged if trial.spent else [0] * len(phases)
-                seen[trial.trial_id] = phases, [max(n, phase.steps) for n, phase in zip(spent, phases, strict=True)]
+                planned = [max(n, phase.steps) for n, phase in zip(spent, phases, strict=True)]
+                if trial.release:
+                    shared[trial.release] = phases
+                    planned[0] = 0
+                seen[trial.trial_id] = phases, planned
+        for release, phases in shared.items():
+            drawn = self.releases[release].executed[0] if release in self.releases else 0
+            seen[release] = phases[:1], [max(drawn, 1)]
         requests = [trial.spec.privacy for trial in self.trials]
         delta = min(request.delta for request in requests)
         accountant: Accountant = "pld" if all(request.accountant == "pld" for request in requests) else "rdp"
@@ -163,6 +176,7 @@ def make_plan(folders: Folders, specs: Sequence[TrialSpec], *, retry_failed: boo
         calibrations=calibrations,
         attempts=attempts,
         accounts=accounts,
+        releases=releases.accounts(folders),
     )
 
 
@@ -208,7 +222,7 @@ class _Planner:
         self._attempts, self._ledger = attempts, accounts
         self._driver = holder(folders.lock)
         self._data: dict[str, Data] = {}
-        self._mechanisms: dict[tuple[str, str, str, str], tuple[tuple[Phase, ...], dict[str, Stage]]] = {}
+        self._mechanisms: dict[tuple[str, str, str, str], tuple[tuple[Phase, ...], tuple[Stage, ...]]] = {}
         self._cells: dict[tuple[str, str, str, str], str] = {}
         self._evaluations: dict[tuple[Any, ...], tuple[Stage, str]] = {}
         self._weights: dict[str | None, InceptionWeights] = {}
@@ -251,6 +265,7 @@ class _Planner:
             self.notes[f"{every}: a crash that loses more than the reserve ends a trial early, with status budget"] = None
         if account is None:
             status, action = "infeasible", "infeasible"
+        folders = {stage.name: self._folder(stage, data, account) for stage in stages}
         return PlannedTrial(
             spec=spec,
             trial_id=trial_id,
@@ -259,7 +274,8 @@ class _Planner:
             data=data,
             account=account,
             problem=problem,
-            stages={stage.name: folder for folder, stage in stages.items()},
+            stages=folders,
+            release=next((folders[stage.name] for stage in stages if stage.release), None),
             reference=reference,
             inception=inception,
             status=status,
@@ -269,8 +285,14 @@ class _Planner:
 
     def stages_of(self, trial: PlannedTrial) -> dict[str, Stage]:
         """Folder -> stage, of all that what is left of the trial needs: the method's stages, the evaluation's reference."""
-        own = self._mechanism(trial.spec, trial.data)[1] if trial.action == "train" else {}
-        return {**own, stage_id(trial.reference, trial.data.fingerprint): trial.reference}
+        own = self._mechanism(trial.spec, trial.data)[1] if trial.action == "train" else ()
+        return {
+            **{trial.stages[stage.name]: stage for stage in own},
+            stage_id(trial.reference, trial.data.fingerprint): trial.reference,
+        }
+
+    def _folder(self, stage: Stage, data: Data, account: Account | None) -> str:
+        return stage_id(stage, data.fingerprint, account.phases[0] if account and stage.release else None)
 
     def _cell_id(self, spec: TrialSpec, data: Data, identity: Mapping[str, Any]) -> str:
         key = spec.method, spec.config_key, data.fingerprint, canonical_json(identity["privacy"])
@@ -317,23 +339,34 @@ class _Planner:
         except ValueError as error:
             raise InputError(spec.problem("evaluate", str(error))) from None
 
-    def _mechanism(self, spec: TrialSpec, data: Data) -> tuple[tuple[Phase, ...], dict[str, Stage]]:
-        """The method's phases, and its stages by their folders."""
+    def _mechanism(self, spec: TrialSpec, data: Data) -> tuple[tuple[Phase, ...], tuple[Stage, ...]]:
+        """The method's phases and stages."""
         key = (spec.method, spec.config_key, data.fingerprint, spec.privacy.neighbours)
         if key not in self._mechanisms:
             module = registry.method(spec.method)
             try:
                 phases = tuple(module.mechanism(spec.config, data.info, spec.privacy.neighbours))
                 stages = tuple(module.stages(spec.config, data.info))
-                if stages and any(isinstance(phase.mechanism, RecordMechanism) for phase in phases):
-                    raise ValueError(
-                        f"{spec.method} releases records' contributions and asks for the stage {stages[0].name}: what a stage "
-                        "has learnt from private data would make them depend on other records"
-                    )
+                check_stages(spec.method, phases, stages)
             except ValueError as error:
                 raise InputError(spec.problem("train", str(error))) from None
-            self._mechanisms[key] = phases, {stage_id(stage, data.fingerprint): stage for stage in stages}
+            self._mechanisms[key] = phases, stages
         return self._mechanisms[key]
+
+
+def check_stages(method: str, phases: Sequence[Phase], stages: Sequence[Stage]) -> None:
+    """Raise ``ValueError`` for stages that would make the method's account untrue."""
+    releases, private = ([stage.name for stage in stages if stage.release is made] for made in (True, False))
+    if private and any(isinstance(phase.mechanism, RecordMechanism) for phase in phases):
+        raise ValueError(
+            f"{method} releases records' contributions and asks for the stage {private[0]}: what a stage "
+            "has learnt from private data would make them depend on other records"
+        )
+    if releases and (len(releases) > 1 or not phases[0].releases or phases[0].steps != 1):
+        raise ValueError(
+            f"{method} leaves its first phase to the stage {' and '.join(releases)}; expected one stage, and a first phase of "
+            "one step that releases"
+        )
 
 
 def _claims(trials: Sequence[PlannedTrial]) -> list[str]:

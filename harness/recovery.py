@@ -26,6 +26,7 @@ from .ledger import (
 )
 from .lock import require_held
 from .planfile import read_job
+from .releases import executed_with_release
 
 NOT_KEPT = "not kept"
 """Evaluation id of an attempt that says that the metrics, or the samples, of the one before are lost: no evaluation has it."""
@@ -81,7 +82,7 @@ def close_lost(folders: Folders, records: Sequence[AttemptRecord], status: str =
         check_account(folders, records, account)
         if violated(folders, record):  # it was killed before it could say so
             status, resumable = "failed", False
-        executed = list(account.executed) if account else [0] * len(job["privacy"]["phases"])
+        executed = list(executed_with_release(folders, account)) if account else [0] * len(job["privacy"]["phases"])
         row = rows.trial_row(
             job,
             status=status,
@@ -128,7 +129,7 @@ def _make_again(folders: Folders, records: Sequence[AttemptRecord], damaged: Map
                 job,
                 status=trained[-1].status if trained else last.status,
                 attempt=attempt.number,
-                executed=account.executed if account else [0] * len(job["privacy"]["phases"]),
+                executed=executed_with_release(folders, account) if account else [0] * len(job["privacy"]["phases"]),
                 kept_steps=kept_steps(folders, trial_id),
                 stopped=account is not None and account.stopped,
                 proven=all(record.proven for record in records),

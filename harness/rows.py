@@ -10,7 +10,7 @@ from typing import Any
 from trainables.base import phase_of
 from trainables.privacy import accounting
 from trainables.privacy.accounting import Accountant
-from trainables.privacy.mechanism import Phase, from_dict, with_steps
+from trainables.privacy.mechanism import Mechanism, Phase, from_dict, with_steps
 
 from .ledger import LedgerError
 
@@ -18,6 +18,16 @@ from .ledger import LedgerError
 def phases_of(job: Mapping[str, Any]) -> tuple[Phase, ...]:
     """The calibrated phases of a trial's job."""
     return tuple(from_dict(document) for document in job["privacy"]["phases"])
+
+
+def is_reference(phases: Sequence[Phase]) -> bool:
+    """Whether what is kept are real images, in the place of generated ones: they have no epsilon and are never released."""
+    return any(phase.mechanism.kind == "reference" for phase in phases)
+
+
+def last_release(phases: Sequence[Phase]) -> Mechanism | None:
+    """The mechanism of the last phase that releases anything; None where none does."""
+    return next((phase.mechanism for phase in reversed(phases) if phase.releases), None)
 
 
 def epsilon_of(job: Mapping[str, Any], steps: Sequence[int], accountant: Accountant | None = None) -> float:
@@ -82,7 +92,7 @@ def trial_row(
     ``LedgerError`` if fewer steps were paid for than were kept.
     """
     privacy, phases = job["privacy"], phases_of(job)
-    last = phases[-1].mechanism
+    last = last_release(phases)
     planned = [phase.steps for phase in phases]
     surviving = None
     if kept_steps is not None:
@@ -95,6 +105,8 @@ def trial_row(
             surviving = list(executed)
     charged = [max(pair) for pair in zip(executed, planned, strict=True)] if stopped else list(executed)
     names: tuple[Accountant, ...] = ("pld", "rdp")
+    injected = not proven
+    proven = proven and not is_reference(phases)
     account = {name: epsilon_of(job, charged, name) if proven else None for name in names}
     return {
         **{key: job[key] for key in ("trial_id", "cell_id", "sweep", "label", "method", "seed")},
@@ -122,11 +134,11 @@ def trial_row(
         "delta": privacy["delta"],
         "accountant": privacy["accountant"],
         "accountant_version": privacy["accountant_version"],
-        "proof": privacy["proof"] if proven else "none: the noise was injected by a test",
+        "proof": "none: the noise was injected by a test" if injected else privacy["proof"],
         "neighbours": privacy["neighbours"],
         "mechanism": json.dumps(privacy["phases"]),
-        "noise_multiplier": last.noise_multiplier,
-        "effective_noise_multiplier": last.effective_noise_multiplier,
+        "noise_multiplier": last.noise_multiplier if last else None,
+        "effective_noise_multiplier": last.effective_noise_multiplier if last else None,
         "releases": sum(count * phase.mechanism.releases_per_step for count, phase in zip(executed, phases, strict=True)),
         "ended": datetime.now(UTC),
         **fields,

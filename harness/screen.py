@@ -124,11 +124,12 @@ def _plan_row(plan: Plan, trials: Sequence[PlannedTrial]) -> list[str]:
     row = [label, str(len(trials)), str(done)]
     if first.account is None:
         return [*row, "-", "-", "infeasible", "-", "-", "-"]
-    mechanisms = [phase.mechanism for phase in first.account.phases]
+    mechanisms = [phase.mechanism for phase in first.account.phases if phase.releases]
     request = first.spec.privacy
     epsilon = first.account.epsilon(request.accountant)
     spent = f"{epsilon:.4g}" if finite(epsilon) is not None else "none"
-    target = f" of {request.target_epsilon:g}" if request.target_epsilon is not None else ""
+    bounded = request.target_epsilon is not None and mechanisms
+    target = f" of {request.target_epsilon:g}" if bounded else ""
     claim = f" ({first.account.epsilon_published:.4g} claimed)" if request.published_noise else ""
     estimates = [plan.estimates.of(trial) for trial in trials if trial.action in ("train", "evaluate")]
     seconds = [estimate["seconds"] for estimate in estimates]
@@ -137,8 +138,8 @@ def _plan_row(plan: Plan, trials: Sequence[PlannedTrial]) -> list[str]:
     minutes = f"{sum(known) / 60:.1f}" if len(known) == len(seconds) else "unknown"
     return [
         *row,
-        " + ".join(f"{mechanism.noise_multiplier:.4g}" for mechanism in mechanisms),
-        " + ".join(f"{mechanism.effective_noise_multiplier:.4g}" for mechanism in mechanisms),
+        " + ".join(f"{mechanism.noise_multiplier:.4g}" for mechanism in mechanisms) or "-",
+        " + ".join(f"{mechanism.effective_noise_multiplier:.4g}" for mechanism in mechanisms) or "-",
         spent + target + claim,
         first.account.proof,
         minutes,

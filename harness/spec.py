@@ -24,7 +24,7 @@ from .quantities import memory_bytes, seconds
 from .validation import Origin, about, leaves, validate
 
 _NAME = "[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
-_RESERVED = ("stages", "ledger", "calibrations.json", "fingerprints.json")  # these live beside the sweeps in the results folder
+_RESERVED = ("stages", "releases", "ledger", "calibrations.json", "fingerprints.json")  # beside the sweeps in the results
 
 
 def _memory(memory: int | str) -> int | str:

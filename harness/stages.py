@@ -15,16 +15,22 @@ import shutil
 import uuid
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from trainables.base import Dataset, Stage
+from trainables.privacy.mechanism import Phase, to_dict
 
 from .folders import Folders, canonical_json, file_hash, sync_folder, write_json
 
+if TYPE_CHECKING:
+    from trainables.privacy.sanitizer import Sanitizer
 
-def stage_id(stage: Stage, fingerprint: str) -> str:
-    """The folder name of a stage on the data with this fingerprint."""
+
+def stage_id(stage: Stage, fingerprint: str, release: Phase | None = None) -> str:
+    """The folder name of a stage on the data with this fingerprint; that of a release depends on its calibrated noise."""
     identity = {"name": stage.name, "config": dict(stage.config), "compute": stage.compute, "data": fingerprint}
+    if release is not None:
+        identity["release"] = to_dict(release)
     return f"{stage.name}-{hashlib.sha256(canonical_json(identity).encode()).hexdigest()[:12]}"
 
 
@@ -42,8 +48,19 @@ def failure(folders: Folders, identifier: str) -> str | None:
     return words or "its process was lost"
 
 
-def compute_stage(folders: Folders, identifier: str, stage: Stage, train: Dataset, test: Dataset, device: Any) -> Path:
-    """Compute a stage and put its folder in place; return the folder. One that is there already is left as it is."""
+def compute_stage(
+    folders: Folders,
+    identifier: str,
+    stage: Stage,
+    train: Dataset,
+    test: Dataset,
+    device: Any,
+    sanitizer: Sanitizer | None = None,
+) -> Path:
+    """Compute a stage and put its folder in place; return the folder. One that is there already is left as it is.
+
+    A release goes through ``sanitizer``, whose one step it is; it appears only if it has released what was declared.
+    """
     target = folders.stages / identifier
     if target.is_dir():
         return target
@@ -51,7 +68,14 @@ def compute_stage(folders: Folders, identifier: str, stage: Stage, train: Datase
     temporary = folders.temporary()
     temporary.mkdir(mode=0o700)
     try:
-        getattr(importlib.import_module(module), function)({**stage.config, **stage.paths}, train, test, temporary, device)
+        compute = getattr(importlib.import_module(module), function)
+        if stage.release:
+            assert sanitizer is not None
+            sanitizer.open_step(0, 0)
+            compute(dict(stage.config), train, sanitizer, temporary, device)
+            sanitizer.close_step()
+        else:
+            compute({**stage.config, **stage.paths}, train, test, temporary, device)
         description = {"name": stage.name, "config": dict(stage.config), "compute": stage.compute}
         write_json(temporary / "stage.json", {**description, "files": _files(temporary)})
         try:
@@ -85,7 +109,8 @@ def damage(folder: Path) -> str | None:
 def set_aside_damaged(folders: Folders, identifiers: Iterable[str]) -> list[str]:
     """Move stages whose files have changed out of the way, so that they are computed again; return a sentence on each.
 
-    A stage is a function of its settings and the data: what is computed again is what was there. The lock holder calls it.
+    A stage is a function of its settings and the data: what is computed again is what was there. Not so a release: drawing it
+    again needs the budget of another draw. The lock holder calls it.
     """
     told = []
     for identifier in sorted(set(identifiers)):

@@ -23,6 +23,7 @@ from .folders import Folders, file_hash, storage_error
 from .jobs import Report
 from .ledger import Attempt, AttemptRecord, Fenced, LedgerError, check_account, read_trial_attempts, trial_account
 from .process import logger, logging_to, one_line, out_of_memory, peak_memory_mb, told_to_leave, versions
+from .releases import drawn, executed_with_release
 
 if TYPE_CHECKING:
     import torch
@@ -76,11 +77,15 @@ def run_trial(
     if not plan.is_file():  # before the attempt makes folders anew
         raise FileNotFoundError(f"{plan} is gone: the results folder was moved or deleted while the sweep ran")
     train = job["kind"] == "train"
-    phases = rows.phases_of(job) if train else ()
-    lineage = job["data"]["lineage"]
-    injected = injected_seed is not None
     attempt = Attempt.open(
-        folders, job["trial_id"], kind=job["kind"], lineage=lineage, phases=phases, plan=plan, injected=injected
+        folders,
+        job["trial_id"],
+        kind=job["kind"],
+        lineage=job["data"]["lineage"],
+        phases=rows.phases_of(job) if train else (),
+        plan=plan,
+        injected=injected_seed is not None,
+        release=job["release"] if train else None,
     )
     log = folders.log(attempt.trial_id, attempt.number)
     with logging_to(log):
@@ -205,10 +210,11 @@ class _TrialRun:
         check_account(self.folders, self._earlier_attempts(), account)
         self.was_stopped = account is not None and account.stopped
         if account is None:
-            return [0] * len(self.phases)
-        if account.phases != self.phases:
+            release = self.job["release"]
+            return [drawn(self.folders, release) if release else 0, *[0] * (len(self.phases) - 1)]
+        if account.phases != self.phases or account.release != self.job["release"]:
             raise ValueError("earlier attempts of this trial ran with other mechanisms than the plan has; plan again")
-        return list(account.executed)
+        return list(executed_with_release(self.folders, account))
 
     def _earlier_attempts(self) -> list[AttemptRecord]:
         records = read_trial_attempts(self.folders, self.attempt.trial_id)
@@ -247,7 +253,7 @@ class _TrialRun:
         if state is None and kept == total:
             logger.info("the generator of all %d steps is kept and there is no checkpoint: only its evaluation is left", kept)
             return "completed"
-        self.step = 0
+        self.step = self.phase_steps[0] if job["release"] else 0
         if state is not None:
             if state["injected"] != self.injected_seed:
                 raise ValueError("the checkpoint was made with other injected noise: what comes of it would have no proof")
@@ -294,7 +300,8 @@ class _TrialRun:
         elif self.step and status != "interrupted":
             metadata = {"trial_id": self.attempt.trial_id, "attempt": str(self.attempt.number), "steps": str(self.step)}
             self.attempt.check_fence(force=True)
-            keep_generator(self.folders, self.attempt.trial_id, trainer.released(), metadata)
+            private = rows.is_reference(self.phases)
+            keep_generator(self.folders, self.attempt.trial_id, trainer.released(), metadata, private=private)
         return status
 
     def _read_checkpoint(self, path: Path) -> dict[str, Any] | None:
@@ -433,7 +440,7 @@ class _TrialRun:
 
     def _epsilon(self, block: Sequence[int] = ()) -> float | None:
         """Epsilon of all attempts, and of the steps of ``block`` (their phases) on top."""
-        if self.injected_seed is not None:
+        if self.injected_seed is not None or rows.is_reference(self.phases):
             return None
         return rows.epsilon_of(self.job, [done + block.count(phase) for phase, done in enumerate(self._all_executed())])
 

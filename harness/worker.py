@@ -36,14 +36,18 @@ def run_job(plan: Path, job_id: str, report: Report) -> Mapping[str, Any]:
 def _run_stage(folders: Folders, job: Mapping[str, Any]) -> Mapping[str, Any]:
     from trainables.base import Stage
 
+    from . import releases
     from .stages import compute_stage
     from .trial import load_data, prepare_torch
 
     log = folders.stage_log(job["id"])
     with logging_to(log):
         try:
-            train, test = load_data(job["data"], folders)
-            compute_stage(folders, job["id"], Stage(**job["stage"]), train, test, prepare_torch(job["resources"]))
+            if job["stage"]["release"]:
+                releases.draw(folders, job)
+            else:
+                train, test = load_data(job["data"], folders)
+                compute_stage(folders, job["id"], Stage(**job["stage"]), train, test, prepare_torch(job["resources"]))
         except Exception as error:
             logger.error("stage failed\n%s", traceback.format_exc())
             return {"status": _status(error), "message": one_line(error), "log": str(log)}

@@ -68,7 +68,7 @@ class Stage:
     """An input that several trials share, computed once and found again by its content (``harness.stages``).
 
     A stage sees private data and is released never: it feeds metrics or private models, and its folder stays with the
-    data owner.
+    data owner. The exception is a ``release``.
     """
 
     name: str
@@ -80,6 +80,10 @@ class Stage:
     paths: Mapping[str, str] = field(default_factory=dict)
     """Files that it reads beside the data. They join ``config`` in the call but not its identity, since the same file may lie
     elsewhere: what must be in them (a hash) is a setting in ``config``."""
+    release: bool = False
+    """Whether it makes the first phase of the method, which is one step, once for all trials that share it. What it writes is
+    a function of that release alone. ``compute`` is then called as ``function(config, train, sanitizer, directory, device)``
+    inside the step; it is part of its identity which noise the budget allows."""
 
 
 class Sampler(Protocol):

@@ -197,7 +197,7 @@ SPOILERS: dict[str, Callable[[bytes], bytes]] = {
     "empty": lambda content: b"",
     "cut off": lambda content: content[: len(content) // 2],
     "one bit": lambda content: content[:-300] + bytes([content[-300] ^ 4]) + content[-299:],
-    "another version": lambda content: content.replace(b"dpsweep copy 1", b"dpsweep copy 0", 1),
+    "another version": lambda content: content.replace(b"dpsweep copy 2", b"dpsweep copy 0", 1),
     "something else": lambda content: b"{}",
 }
 
@@ -209,7 +209,7 @@ def test_a_copy_that_cannot_be_trusted_is_as_good_as_none(folders: Folders, how:
         path.write_bytes(SPOILERS[how](path.read_bytes()))
     assert everything(folders) == before
     compact(folders)
-    assert (folders.compacted / "records.copy").read_bytes().startswith(b"dpsweep copy 1 "), "and it is made again"
+    assert (folders.compacted / "records.copy").read_bytes().startswith(b"dpsweep copy 2 "), "and it is made again"
 
 
 def test_copies_are_for_the_owner_alone(folders: Folders) -> None:

@@ -187,9 +187,7 @@ def _epsilons(totals: Sequence[Runs], delta: float, accountant: Accountant) -> l
         raise ValueError(f"delta is {delta}; expected a number between 0 and 1, usually below 1 / number of records")
     if accountant not in ("pld", "rdp"):
         raise ValueError(f"accountant is {accountant!r}; expected pld or rdp")
-    private = [
-        all(phase.mechanism.noise_multiplier > 0 and phase.mechanism.kind != "reference" for phase, _ in runs) for runs in totals
-    ]
+    private = [proof([phase for phase, _ in runs], accountant) != "not_private" for runs in totals]
     totals = [[(phase, times) for phase, times in runs if phase.releases] for runs in totals]
     relations = sorted({phase.mechanism.neighbours for runs in totals for phase, _ in runs})
     if len(relations) > 1:
