@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from harness.accounts import Accounts, default_reserve
+from harness.accounts import Accounts, checkpoint_interval, default_reserve
 from harness.calibrations import Calibrations
 from harness.expand import TrialSpec, expand
 from harness.spec import load_sweep
 from trainables.privacy import accounting
-from trainables.privacy.mechanism import Phase, RecordMechanism, scale_noise
+from trainables.privacy.mechanism import NoRelease, Phase, RecordMechanism, scale_noise
 
 FILE = """
 name: small
@@ -70,6 +70,15 @@ def test_a_budget_out_of_reach_is_a_sentence(tmp_path: Path) -> None:
     assert "out of reach" in (problem or "")
 
 
-@pytest.mark.parametrize(("steps", "expected"), [(1, 1), (20, 1), (21, 2), (1000, 50)])
+@pytest.mark.parametrize(("steps", "expected"), [(2, 1), (20, 1), (21, 2), (1000, 50)])
 def test_the_reserve_is_one_checkpoint_interval(steps: int, expected: int) -> None:
-    assert default_reserve([replace(RELATIVE[0], steps=steps)]) == expected
+    phases = [replace(RELATIVE[0], steps=steps)]
+    assert default_reserve(phases) == checkpoint_interval(phases) == expected
+    free = [*phases, Phase(mechanism=NoRelease(), steps=10_000)]
+    assert default_reserve(free) == checkpoint_interval(free) == expected, "what is free needs no reserve"
+
+
+def test_a_single_release_has_no_reserve() -> None:
+    """There is no part of it to do again; the free steps behind it are saved all the same."""
+    phases = [replace(RELATIVE[0], steps=1), Phase(mechanism=NoRelease(), steps=199)]
+    assert (default_reserve(phases), checkpoint_interval(phases)) == (0, 10)

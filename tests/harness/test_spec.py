@@ -157,7 +157,7 @@ def test_one_mistake_is_one_line(tmp_path: Path, extra: str, expected: str) -> N
          'a.yaml:1:7: `name` is the text "../x"; expected up to 64 letters, digits, `_`, `-` and `.`, '
          "the first a letter or digit (it names files)"),
         ("name: energy", "name: stages",
-         'a.yaml:1:7: `name` is the text "stages"; expected another name: the results folder keeps stages, ledger, '
+         'a.yaml:1:7: `name` is the text "stages"; expected another name: the results folder keeps stages, releases, ledger, '
          "calibrations.json, fingerprints.json for itself"),
         ("method: dp_energy", "", "a.yaml:1:1: neither `method` nor `cases` is there; write `method: dp_energy`"),
         ("method: dp_energy", "cases: []",

@@ -37,7 +37,7 @@ class Config(BaseModel):
     image, a constant that no data were looked at for."""
     release: int = Field(default=0, ge=0)
     """Which draw of the release, and of the random directions: another number is another release, with a cost of its own."""
-    steps: int = Field(default=2000, ge=1)
+    steps: int = Field(default=1000, ge=1)
     """Generator updates; they are free."""
     batch: int = Field(default=200, ge=1)
     """Images generated a step, the same number of every class."""
