@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from trainables.privacy import accounting
 from trainables.privacy.accounting import Accountant
-from trainables.privacy.mechanism import Phase, scale_noise
+from trainables.privacy.budget import Budget
+from trainables.privacy.mechanism import Phase, scale_noise, with_steps
 
 from .calibrations import Calibrations
 from .document import InputError
@@ -36,6 +38,8 @@ class Account:
     epsilon_rdp: float
     epsilon_published: float | None
     proof: str
+    cut: str | None = None
+    """What to say of it where the budget buys fewer steps than the method has: ``phases`` are those that it buys."""
 
     def epsilon(self, accountant: Accountant) -> float:
         """Proven epsilon of the planned steps."""
@@ -66,7 +70,7 @@ class Accounts:
         """
         privacy = spec.privacy
         reserve = default_reserve(relative) if privacy.reserve is None else privacy.reserve
-        if privacy.published_noise:  # nothing is refused, so nothing is set aside
+        if privacy.published_noise or privacy.noise_multiplier is not None:  # no noise is calibrated for it
             reserve = 0
         noise = privacy.epsilon, privacy.noise_multiplier, privacy.published_noise
         key = (relative, begun, *noise, privacy.delta, privacy.accountant, reserve)
@@ -91,7 +95,11 @@ class Accounts:
                     factor = cache.factor(relative, **request, accountant=privacy.accountant, reserve=reserve)
             except accounting.InfeasibleBudget as error:
                 return None, str(error)
-        phases = begun or scale_noise(relative, factor or 0.0)
+        phases, cut = begun or scale_noise(relative, factor or 0.0), None
+        if privacy.noise_multiplier is not None and privacy.epsilon is not None:
+            phases, cut = self._afford(spec, scale_noise(relative, privacy.noise_multiplier), begun)
+            if not phases:
+                return None, cut
         return (
             Account(
                 phases=phases,
@@ -100,9 +108,34 @@ class Accounts:
                 epsilon_rdp=cache.epsilon(phases, delta=privacy.delta, accountant="rdp"),
                 epsilon_published=cache.published_epsilon(phases, delta=privacy.delta),
                 proof=accounting.proof(phases, privacy.accountant),
+                cut=cut,
             ),
             None,
         )
+
+    def _afford(
+        self, spec: TrialSpec, whole: tuple[Phase, ...], begun: tuple[Phase, ...] | None
+    ) -> tuple[tuple[Phase, ...], str | None]:
+        """As much of ``whole`` as the budget buys (none where one step is too dear), and a sentence where that is not all."""
+        privacy = spec.privacy
+        assert privacy.epsilon is not None
+        target = f"epsilon {privacy.epsilon:g} at delta {privacy.delta:g}"
+        given = f"noise_multiplier {privacy.noise_multiplier:g}"
+        block = [index for index, phase in enumerate(whole) for _ in range(phase.steps)]
+        if begun:
+            steps = [phase.steps for phase in begun]
+        else:
+            budget = Budget(whole, target_epsilon=privacy.epsilon, delta=privacy.delta, accountant=privacy.accountant)
+            count = budget.affordable([0] * len(whole), block)
+            steps = [block[:count].count(index) for index in range(len(whole))]
+        if sum(steps) == len(block):
+            return whole, None
+        first = [1] + [0] * (len(whole) - 1)
+        one = self._calibrations.epsilon(with_steps(whole, first), delta=privacy.delta, accountant=privacy.accountant)
+        costs = f"one step costs epsilon {one:.4g}" if math.isfinite(one) else "no step has a finite epsilon"
+        if not sum(steps):
+            return (), f"{target} is out of reach with {given}: {costs}"
+        return with_steps(whole, steps), f"{target} buys {sum(steps)} of {len(block)} steps with {given}; {costs}"
 
     def _published_factor(self, spec: TrialSpec, relative: tuple[Phase, ...], **request: float) -> float:
         try:

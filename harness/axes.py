@@ -169,10 +169,3 @@ def _conflicts(sweep: Sweep, axes: Sequence[Axis]) -> Iterator[Problem]:
             yield document.problem(second.place, found, fix="remove one", key=True)
     for axis in axes:
         yield from edits_of_axis(document, axis.target, axis.place)
-    varied = {axis.target: axis for axis in axes if axis.target[0] == "privacy"}
-    for mine, other in (("epsilon", "noise_multiplier"), ("noise_multiplier", "epsilon")):
-        own = varied.get(("privacy", mine))
-        if own and ("privacy", other) not in varied and getattr(sweep.spec.privacy, other) is not None:
-            line = document.mark(("privacy", other), key=True)
-            found = f"axis `{own.name}` and privacy.{other} (at {line}) would both set the budget of a trial"
-            yield document.problem(own.place, found, fix="remove one of them", key=True)

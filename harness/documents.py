@@ -46,6 +46,7 @@ def privacy_document(trial: PlannedTrial) -> dict[str, Any]:
         "noise_multiplier": last.noise_multiplier if last else None,
         "effective_noise_multiplier": last.effective_noise_multiplier if last else None,
         "release": trial.release,
+        "cut": account.cut,
         "epsilon_published": account.epsilon_published,
         "reserve": account.reserve,
     }
@@ -101,6 +102,7 @@ def job_document(plan: Plan, trial: PlannedTrial, provenance: Mapping[str, Any])
         "keep_samples": spec.keep_samples,
         "stages": dict(trial.stages),
         "release": trial.release,
+        "cut": account.cut,
         "resources": {"cpu": spec.resources.cpu, "gpu": spec.resources.gpu},
         "provenance": dict(provenance),
     }

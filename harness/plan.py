@@ -7,6 +7,7 @@ A pure function of the file, the data fingerprint and the ledger: planning write
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -151,7 +152,8 @@ def make_plan(folders: Folders, specs: Sequence[TrialSpec], *, retry_failed: boo
             for trial_id, trial in trials.items()
         }
     planned = list(trials.values())
-    notes += _claims(planned)
+    notes += [*_claims(planned), *_shared(planned)]
+    notes += dict.fromkeys(trial.account.cut for trial in planned if trial.account and trial.account.cut)
     deleted = sum(trial.spent is not None and trial.trial_id not in attempts for trial in planned)
     if deleted:
         notes.append(
@@ -226,11 +228,13 @@ class _Planner:
         self._cells: dict[tuple[str, str, str, str], str] = {}
         self._evaluations: dict[tuple[Any, ...], tuple[Stage, str]] = {}
         self._weights: dict[str | None, InceptionWeights] = {}
+        self._remarked: set[tuple[Any, ...]] = set()
         self.notes: dict[str, None] = {}
 
     def plan(self, spec: TrialSpec, retry_failed: bool) -> PlannedTrial:
         data = self._prepare_data(spec)
         relative, stages = self._mechanism(spec, data)
+        self._remark(spec, data)
         privacy = spec.privacy
         request = {
             "epsilon": privacy.epsilon,
@@ -339,6 +343,15 @@ class _Planner:
         except ValueError as error:
             raise InputError(spec.problem("evaluate", str(error))) from None
 
+    def _remark(self, spec: TrialSpec, data: Data) -> None:
+        """Note what the method itself has to say about the settings (``trainables.base``)."""
+        target, delta = spec.privacy.target_epsilon, spec.privacy.delta
+        key = spec.method, spec.config_key, data.fingerprint, target, delta
+        remarks = getattr(registry.method(spec.method), "remarks", None)
+        if remarks is not None and target is not None and key not in self._remarked:
+            self._remarked.add(key)
+            self.notes |= dict.fromkeys(remarks(spec.config, data.info, target_epsilon=target, delta=delta))
+
     def _mechanism(self, spec: TrialSpec, data: Data) -> tuple[tuple[Phase, ...], tuple[Stage, ...]]:
         """The method's phases and stages."""
         key = (spec.method, spec.config_key, data.fingerprint, spec.privacy.neighbours)
@@ -382,6 +395,16 @@ def _claims(trials: Sequence[PlannedTrial]) -> list[str]:
         + " to ".join(f"{epsilon:.4g}" for epsilon in sorted({min(found), max(found)}))
         + f" (delta {delta})"
         for (claimed, delta), found in proven.items()
+    ]
+
+
+def _shared(trials: Sequence[PlannedTrial]) -> list[str]:
+    """A sentence on every release that several trials share."""
+    counts = Counter(trial.release for trial in trials if trial.release)
+    return [
+        f"{count} trials share the release {release}: it is drawn and paid for once, whatever is made of it"
+        for release, count in counts.items()
+        if count > 1
     ]
 
 

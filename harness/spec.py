@@ -102,12 +102,14 @@ class DataSpec(_Section):
 
 
 class PrivacySpec(_Section):
-    """The budget of one trial: a target ``epsilon``, or a given ``noise_multiplier``."""
+    """The budget of one trial: a target ``epsilon``, a given ``noise_multiplier``, or both."""
 
     epsilon: Annotated[float, Field(gt=0), AfterValidator(_finite)] | None = Field(default=None, examples=[10])
-    """Target at the last step; the noise is calibrated from above so that it is never overspent."""
+    """Never overspent. The noise is calibrated for it from above; where ``noise_multiplier`` is given too, the trial takes as
+    many of its steps as the budget buys and ends with status ``budget``."""
     noise_multiplier: float | None = Field(default=None, ge=0)
-    """Noise in the method's own unit, in place of ``epsilon``. 0 trains without any privacy, and says so in every row."""
+    """Noise in the method's own unit. Alone it bounds nothing, and rows say what epsilon came of it; 0 trains without any
+    privacy, and says so in every row."""
     published_noise: bool = False
     """Only for methods on shards: the noise that the published accounting of GS-WGAN, DPAC and Ma & Zhang believes enough for
     ``epsilon``. Nothing then keeps the trial within it: the epsilon that is proven, usually far larger, is what is reported."""
@@ -124,8 +126,6 @@ class PrivacySpec(_Section):
 
     @model_validator(mode="after")
     def _not_both(self) -> PrivacySpec:
-        if self.epsilon is not None and self.noise_multiplier is not None:
-            raise about("noise_multiplier", "privacy has both epsilon and noise_multiplier; keep one of them")
         if self.published_noise and self.noise_multiplier is not None:
             raise about("published_noise", "privacy has both published_noise and noise_multiplier; keep one of them")
         return self

@@ -252,7 +252,8 @@ class _TrialRun:
         state, kept = self._read_checkpoint(checkpoint), self.step
         if state is None and kept == total:
             logger.info("the generator of all %d steps is kept and there is no checkpoint: only its evaluation is left", kept)
-            return "completed"
+            self.note = job["cut"]
+            return "budget" if job["cut"] else "completed"
         self.step = self.phase_steps[0] if job["release"] else 0
         if state is not None:
             if state["injected"] != self.injected_seed:
@@ -302,6 +303,8 @@ class _TrialRun:
             self.attempt.check_fence(force=True)
             private = rows.is_reference(self.phases)
             keep_generator(self.folders, self.attempt.trial_id, trainer.released(), metadata, private=private)
+        if status == "completed" and job["cut"]:
+            status, self.note = "budget", self.note or job["cut"]
         return status
 
     def _read_checkpoint(self, path: Path) -> dict[str, Any] | None:
@@ -363,8 +366,8 @@ class _TrialRun:
     def evaluate_again(self) -> tuple[str, dict[str, Any]]:
         """Other metrics for a generator that an earlier attempt has kept; its status stays what training made it."""
         _, test = load_data(self.job["data"], self.folders)
-        status = "completed" if self.step == sum(self.phase_steps) else "budget"
-        return status, self.evaluate(test)
+        whole = self.step == sum(self.phase_steps) and not self.job["cut"]
+        return "completed" if whole else "budget", self.evaluate(test)
 
     def evaluate(self, test: Dataset) -> dict[str, Any]:
         """Metric columns of the kept generator; its samples become a part."""

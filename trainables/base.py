@@ -8,6 +8,7 @@ A method is a package with two modules, so that planning a sweep never imports t
     ``PRESETS: dict[str, dict]`` (named starting points for ``train:``),
     ``mechanism(config, data, neighbours) -> tuple[Phase, ...]`` and
     ``stages(config, data) -> tuple[Stage, ...]``.
+    Optional: ``remarks(config, data, *, target_epsilon, delta) -> Sequence[str]``, sentences that the plan prints.
     All of them raise ``ValueError`` with one sentence where declared facts (size, shape, classes) rule a setting out.
 
 ``training.py`` (torch)

@@ -301,11 +301,6 @@ TRAIN_TAKES = "lab_of_tests.toy takes: critic, extras, noise_injection, slots, s
         ("zip: [{}]", "a.yaml:5:7: a zip group is empty; write axes of equal length into it, or remove it"),
         ("zip: [{stepz: [1]}]", f"a.yaml:5:8: axis `stepz` names no setting; did you mean `steps`? ({TAKES})"),
         # privacy
-        ("axes: {privacy.noise_multiplier: [1, 2]}",
-         "a.yaml:5:8: axis `privacy.noise_multiplier` and privacy.epsilon (at a.yaml:4:11) would both set the budget "
-         "of a trial; remove one of them"),
-        ("axes: {epsilon: [1], noise_multiplier: [1]}",
-         "a.yaml:5:41: privacy has both epsilon and noise_multiplier; keep one of them"),
         ("axes: {epsilon: [1, null]}", "a.yaml:4:1: privacy has neither epsilon nor noise_multiplier; write `epsilon: 10`"),
         ("axes: {delta: [1e-5, 1]}", "a.yaml:5:22: `privacy.delta` is 1; expected a number under 1"),
         ("seeds: 10000000000", "a.yaml:1:1: the file asks for 10,000,000,000 trials; expected at most 100,000"),

@@ -144,8 +144,6 @@ def test_one_mistake_is_one_line(tmp_path: Path, extra: str, expected: str) -> N
          'a.yaml:4:35: `privacy.accountant` is the text "PLD"; did you mean `pld`? (expected rdp or pld)'),
         ("epsilon: 10", "epsilon: 1, neighbours: swap",
          'a.yaml:4:35: `privacy.neighbours` is the text "swap"; expected replace_one or add_remove'),
-        ("epsilon: 10", "epsilon: 10, noise_multiplier: 1",
-         "a.yaml:4:24: privacy has both epsilon and noise_multiplier; keep one of them"),
         ("{epsilon: 10}", "10", "a.yaml:4:10: `privacy` is 10; write `privacy: {epsilon: 10}` (expected keys and values)"),
         ("privacy: {epsilon: 10}", "", "a.yaml:1:1: missing key `privacy`; write `privacy: {epsilon: 10}`"),
         ("{epsilon: 10}", "", "a.yaml:1:1: missing key `privacy`; write `privacy: {epsilon: 10}`"),
