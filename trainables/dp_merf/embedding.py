@@ -48,12 +48,14 @@ def release(settings: Mapping[str, Any], train: Dataset, sanitizer: Sanitizer, d
 def feature_contributions(
     settings: Mapping[str, Any], train: Dataset, records: torch.Tensor, device: torch.device
 ) -> Iterator[Contribution]:
-    """phi(x) in the row of its class, of each of ``records``; zero for a record that is no image."""
+    """phi(x) in the row of its class, of each of ``records``; zero for a record that is no image or has no class."""
     features = FourierFeatures(settings, train.info.shape, device)
     images, labels = torch.from_numpy(train.images), torch.from_numpy(train.labels)
     for part in records.split(RECORDS_PER_BATCH):
         usable_images, usable = as_images(images[part].to(device))
-        yield _rows(features(usable_images) * usable[:, None], labels[part].to(device), train.classes)
+        classes = labels[part].to(device)
+        usable &= (classes >= 0) & (classes < train.classes)
+        yield _rows(features(usable_images) * usable[:, None], classes.clamp(0, train.classes - 1), train.classes)
 
 
 def _rows(features: torch.Tensor, labels: torch.Tensor, classes: int) -> Contribution:
