@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from trainables.networks.conditional import ConditionalGenerator
+from trainables.networks.layers import draw_uniform
 
 from .method import halvings
 
@@ -32,8 +33,7 @@ class Critic(nn.Module):
         self.conv3 = nn.Conv2d(2 * channels, 4 * channels, third, stride=2, padding=1)
         self.score = nn.Conv2d(4 * channels, 1, last)
         if rng is not None:
-            for layer in (self.image, self.label, self.conv2, self.conv3, self.score):
-                _draw(layer, fan=layer.weight[0].numel() // (classes if layer is self.label else 1), rng=rng)
+            _draw(self, rng)
 
     def forward(self, images: torch.Tensor, one_hot: torch.Tensor) -> torch.Tensor:
         """Logits ``[n]``, positive for real, of ``images [n, C, S, S]`` in [0, 1] and float ``one_hot [n, classes]``."""
@@ -69,11 +69,7 @@ class DCGAN(ConditionalGenerator):
         self.up2 = nn.ConvTranspose2d(2 * channels, channels, second, stride=2, padding=1)
         self.to_image = nn.ConvTranspose2d(channels, shape[0], first, stride=2, padding=1)
         if rng is not None:
-            for layer, inputs in ((self.latent, z_dim), (self.label, 1)):
-                _draw(layer, fan=inputs, rng=rng)
-            for layer in (self.up1, self.up2, self.to_image):
-                # At stride 2 a pixel is reached by a quarter of the taps.
-                _draw(layer, fan=layer.in_channels * layer.kernel_size[0] ** 2 // 4, rng=rng)
+            _draw(self, rng)
 
     def forward(self, z: torch.Tensor, labels: torch.Tensor, rng: torch.Generator) -> torch.Tensor:
         """Images ``[n, C, S, S]`` in [0, 1] for ``z [n, z_dim]`` and int64 ``labels [n]``; ``rng`` is not read."""
@@ -85,8 +81,11 @@ class DCGAN(ConditionalGenerator):
 
 
 @torch.no_grad()
-def _draw(layer: nn.Conv2d | nn.ConvTranspose2d, *, fan: int, rng: torch.Generator) -> None:
-    """He normal for ``fan`` inputs an output (He et al., 2015), zero bias; the paper does not say how it starts."""
-    layer.weight.copy_(torch.randn(layer.weight.shape, generator=rng) * (2 / fan) ** 0.5)
-    assert layer.bias is not None
-    layer.bias.zero_()
+def _draw(network: nn.Module, rng: torch.Generator) -> None:
+    """Initial weights with the distributions that torch gives these layers; the paper names no others."""
+    for layer in network.children():
+        assert isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d))
+        assert layer.bias is not None
+        fan = layer.weight[0].numel()  # torch's "fan in", which for a transposed convolution counts the outputs
+        layer.weight.copy_(draw_uniform(layer.weight.shape, fan, rng))
+        layer.bias.copy_(draw_uniform(layer.bias.shape, fan, rng))

@@ -14,8 +14,11 @@ def test_images_have_the_datas_shape_and_range(shape):
     generator = DCGAN(shape, 3, z_dim=4, channels=2, rng=torch.Generator().manual_seed(0))
     images = generator(torch.randn(5, 4), torch.arange(5) % 3, torch.Generator())
     assert images.shape == (5, *shape)
-    assert 0 <= images.min() < 0.3
-    assert 0.7 < images.max() <= 1
+    assert 0 <= images.min() < images.max() <= 1
+    with torch.no_grad():
+        generator.to_image.weight *= 1e6
+    saturated = generator(torch.randn(5, 4), torch.arange(5) % 3, torch.Generator())
+    assert (saturated.min(), saturated.max()) == (0, 1)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -26,7 +29,7 @@ def test_a_logit_is_a_function_of_its_own_image_and_label(shape):
     assert logits.shape == (4,)
     alone = torch.cat([critic(images[i : i + 1], one_hot[i : i + 1]) for i in range(4)])
     torch.testing.assert_close(logits, alone)
-    assert (logits - critic(images, one_hot[[1, 2, 0, 0]])).abs().min() > 1e-3
+    assert (logits - critic(images, one_hot[[1, 2, 0, 0]])).abs().min() > 1e-5
 
 
 def test_the_published_critic_for_28x28():
