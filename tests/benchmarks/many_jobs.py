@@ -1,4 +1,4 @@
-"""Jobs that do nothing on a simulated cluster: what the executor takes a job, and what Ray Tune takes without it.
+"""Jobs that do nothing on a simulated cluster: what a launch and its executor take a job, and what Ray Tune takes alone.
 
 Ray's own cluster utility starts 8 nodes with 8 logical GPUs each on this machine. On both sides 16 jobs at most run at once,
 processes are reused (a sweep gives every trial a new one, which would take seconds a job on both sides and hide the rest),
@@ -11,6 +11,8 @@ import os
 import secrets
 import time
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +51,7 @@ def run_many_jobs(folder: Path, count: int) -> None:
             cluster.add_node(num_cpus=GPUS, num_gpus=GPUS, object_store_memory=80 * 2**20)
         ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
         print(f"{NODES} virtual nodes, {ray.cluster_resources()['GPU']:g} GPUs, at most {AT_ONCE} jobs at once", flush=True)
-        sides = {"plain Ray Tune": plain, "RayTuneExecutor": through_the_executor}
+        sides = {"plain Ray Tune": plain, "RayTuneExecutor": through_the_executor, "run_launch": through_a_launch}
         paces, wholes = [], []
         for name, side in sides.items():
             began = time.perf_counter()
@@ -58,8 +60,9 @@ def run_many_jobs(folder: Path, count: int) -> None:
             # Until twice as many have ended as run at once, processes are still being started.
             paces.append((ends[-1] - ends[2 * AT_ONCE]) / (count - 2 * AT_ONCE - 1))
             print(f"{name:15s} {count} jobs: {wholes[-1]:.3f} s a job, {paces[-1]:.3f} s without process starts", flush=True)
-        ratios = [ours / theirs for theirs, ours in (wholes, paces)]
-        print(f"executor / plain Ray Tune: {ratios[0]:.3f}, without process starts {ratios[1]:.3f}")
+        for number, name in enumerate(sides):
+            ratios = [of_all[number] / of_all[0] for of_all in (wholes, paces)]
+            print(f"{name} / plain Ray Tune: {ratios[0]:.3f}, without process starts {ratios[1]:.3f}")
     finally:
         ray.shutdown()
         cluster.shutdown()
@@ -67,33 +70,73 @@ def run_many_jobs(folder: Path, count: int) -> None:
 
 def through_the_executor(folder: Path, count: int) -> list[float]:
     """The jobs as a sweep places them, and every one of them heard of once; when they ended."""
-    from harness.cluster import Cluster
-    from harness.executors import ray_tune
-    from harness.jobs import Event, Job
+    from harness.jobs import Job
 
     folder.mkdir()
     (folder / "plan.json").touch()  # an executor hands nothing out once it is gone
     jobs = [Job(id=f"job-{number}", kind="train", label=f"job {number}", cpu=1, gpu=1) for number in range(count)]
-    ended: Counter[str] = Counter()
-    times: list[float] = []
-    processes: set[int] = set()
+    with _executor("no_op:run_job") as (executor, heard):
+        executor.run(jobs, folder / "plan.json", heard, folder / "stop")
+    assert heard.ended == Counter(job.id for job in jobs), f"{len(heard.ended)} of {count} jobs are heard of"
+    return heard.times
 
-    def hear(event: Event) -> None:
+
+def through_a_launch(folder: Path, count: int) -> list[float]:
+    """The jobs as the trials of a sweep whose file is planned, launched and finished: a row in its table for every one."""
+    from harness import store
+    from harness.expand import expand
+    from harness.folders import Folders
+    from harness.launch import finish, new_launch, run_launch
+    from harness.lock import DriverLock
+    from harness.plan import make_plan
+    from harness.spec import load_sweep
+
+    folder.mkdir()
+    file = folder / "launch.yaml"
+    file.write_text(
+        f"{{name: launch, method: dp_energy, data: {{source: digits}}, privacy: {{epsilon: 10, accountant: pld}}, "
+        f"seeds: {count}, evaluate: {{samples: 100}}, resources: {{cpu: 1, gpu: 1}}}}"
+    )
+    folders = Folders(folder / "results", "launch")
+    with DriverLock(folders.lock), _executor("no_op:run_planned_job") as (executor, heard):
+        plan = make_plan(folders, expand(load_sweep(file)))
+        run_launch(plan, new_launch(plan, {}), executor, heard)
+        finish(plan)
+    assert set(heard.ended) >= {trial.trial_id for trial in plan.trials}
+    table = store.read(folders.sweep).trials
+    assert sorted(table.trial_id) == sorted(trial.trial_id for trial in plan.trials), "one row a trial"
+    assert len(table) == count
+    return heard.times
+
+
+class _Heard:
+    """An executor's events: how often each job has ended well, when, and in which processes."""
+
+    def __init__(self) -> None:
+        self.ended: Counter[str] = Counter()
+        self.times: list[float] = []
+        self.processes: set[int] = set()
+
+    def __call__(self, event: Any) -> None:
         if event.kind == "finished" and event.data["status"] == "completed":
-            ended[event.job_id] += 1
-            processes.add(event.data["process_id"])
-            times.append(time.perf_counter())
+            self.ended[event.job_id] += 1
+            self.times.append(time.perf_counter())
+            self.processes.add(event.data["process_id"])
 
-    executor = ray_tune.RayTuneExecutor(Cluster("virtual"), max_concurrent=AT_ONCE, target="no_op:run_job")
-    real = ray_tune.tune.TuneConfig
+
+@contextmanager
+def _executor(target: str) -> Iterator[tuple[Any, _Heard]]:
+    """An executor whose processes are used again, and what hears its events."""
+    from harness.cluster import Cluster
+    from harness.executors import ray_tune
+
+    heard, real = _Heard(), ray_tune.tune.TuneConfig
     try:
         ray_tune.tune.TuneConfig = lambda **settings: real(**settings | {"reuse_actors": True})
-        executor.run(jobs, folder / "plan.json", hear, folder / "stop")
+        yield ray_tune.RayTuneExecutor(Cluster("virtual"), max_concurrent=AT_ONCE, target=target), heard
     finally:
         ray_tune.tune.TuneConfig = real
-    assert ended == Counter(job.id for job in jobs), f"{len(ended)} of {count} jobs are heard of"
-    print(len(processes), "processes")
-    return times
+    print(f"{len(heard.processes)} processes")
 
 
 def plain(folder: Path, count: int) -> list[float]:
