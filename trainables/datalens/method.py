@@ -32,8 +32,6 @@ class Config(PateConfig):
     """k: entries of a direction that a teacher votes on, those that are largest in magnitude."""
     threshold: float = Field(default=0.0, ge=0)
     """Share of the teachers by which the noisy sum of an entry's signs must differ from 0 for the image to move there."""
-    image_step: float = Field(default=1e-3, gt=0)
-    """How far an image's target lies from it in every entry that moves."""
     vote_noise: float = Field(default=800.0, gt=0)
     """Standard deviation of the noise on a sum that the notes of a dry run price. Training uses the noise that the budget
     asks for."""

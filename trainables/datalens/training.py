@@ -46,7 +46,7 @@ class Trainer(FeedbackTrainer):
 
         sums = self._sanitizer.release_votes(votes())
         agreed = sums.abs() > config.threshold * config.teachers
-        direction = torch.where(agreed, sums.sign(), 0.0) * config.image_step
+        direction = torch.where(agreed, sums.sign(), 0.0)
         return direction, {"answered": float(agreed.double().mean())}
 
 

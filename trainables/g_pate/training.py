@@ -49,7 +49,7 @@ class Trainer(FeedbackTrainer):
         else:
             needed = config.threshold * config.teachers
             counts, passed = self._sanitizer.release_confident_votes(choices(), threshold=needed)
-        coordinates = bin_centres(counts.argmax(dim=1), config.clip, config.bins)
+        coordinates = bin_centres(counts.argmax(dim=1), config.bins)
         if passed is not None:
             coordinates = torch.where(passed, coordinates, 0.0)
         coordinates = coordinates.reshape(len(images), config.projections).to(matrices)
@@ -63,10 +63,10 @@ def to_bins(values: torch.Tensor, clip: float, bins: int) -> torch.Tensor:
     return scaled.long().clamp(0, bins - 1)
 
 
-def bin_centres(numbers: torch.Tensor, clip: float, bins: int) -> torch.Tensor:
-    """Centres (float64) of the intervals that ``to_bins`` numbers.
+def bin_centres(numbers: torch.Tensor, bins: int) -> torch.Tensor:
+    """Centres (float64) of the intervals that ``to_bins`` numbers, in units of the clip.
 
-    >>> bin_centres(torch.tensor([0, 1]), 1.0, 2).tolist()
+    >>> bin_centres(torch.tensor([0, 1]), 2).tolist()
     [-0.5, 0.5]
     """
-    return ((2 * numbers.double() + 1) / bins - 1) * clip
+    return (2 * numbers.double() + 1) / bins - 1

@@ -39,4 +39,5 @@ def remark(phase: Phase, noise: str, *, target_epsilon: float, delta: float) -> 
         raise ValueError(f"target epsilon is {target_epsilon}; expected a finite number over 0")
     steps = affordable_steps(phase.mechanism, target_epsilon=target_epsilon, delta=delta)
     bought = f"{steps} step{'s' * (steps != 1)}"
-    return f"{noise} buys {bought} at epsilon {target_epsilon:g}, delta {delta:g}; {phase.steps} are planned"
+    planned = f"{phase.steps} are planned, with the noise that the budget asks for"
+    return f"{noise} buys {bought} at epsilon {target_epsilon:g}, delta {delta:g}; {planned}"

@@ -110,11 +110,15 @@ class PateTrainer(ABC):
 
 
 class FeedbackTrainer(PateTrainer):
-    """G-PATE and DataLens: the teachers vote on where every generated image should move, and the generator follows."""
+    """G-PATE and DataLens: the teachers vote on where every generated image should move, and the generator follows.
+
+    Its loss is the squared error between an image and the image moved. Published moves are 1e-4 and 1e-3 long; here they are
+    in units of that. Adam's updates do not depend on it, but for its eps, in which the short ones drown once pixels saturate.
+    """
 
     @abstractmethod
     def _direction(self, images: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, dict[str, float]]:
-        """The released directions ``[batch, C * H * W]`` of detached ``images``, and diagnostics."""
+        """The released directions ``[batch, C * H * W]`` of detached ``images``, with entries of about 1, and diagnostics."""
 
     def _learn(self) -> dict[str, float]:
         images, labels = self._images("z", self._step)
