@@ -32,7 +32,7 @@ class Config(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
-    steps: int = Field(default=20000, ge=1)
+    steps: int = Field(default=16000, ge=1)
     """Generator updates; each makes one release."""
     real_batch: int = Field(default=50, ge=1)
     """Records expected in a step: each of the N takes part with probability real_batch / N."""
@@ -98,6 +98,8 @@ PRESETS: dict[str, dict[str, Any]] = {
         "z_dim": 32,
         "label_dim": 4,
     },
+    # The defaults. At epsilon 10 on Fashion-MNIST the noise of a release is 60 times as long as its gradient, so many cheap steps
+    # with few images do best; 30 images a step, or squared L2 alone, came to no more in the same time (one seed each).
     "cpu": {},
 }
 
