@@ -18,14 +18,14 @@ from pydantic import Field
 
 from trainables.base import DataInfo, Stage
 from trainables.pate.prices import remark
-from trainables.pate.settings import PateConfig, check_pate
+from trainables.pate.settings import FeedbackConfig, check_pate
 from trainables.privacy.mechanism import Neighbours, Phase, TeacherMechanism
 
 NAME = "g_pate"
 VERSION = 1
 
 
-class Config(PateConfig):
+class Config(FeedbackConfig):
     """Settings of the votes on projected gradients."""
 
     projections: int = Field(default=10, ge=1)
@@ -46,6 +46,7 @@ _PUBLISHED: dict[str, Any] = {
     "teacher_pretraining": 0,
     "generator": "dcgan",
     "generator_channels": 256,
+    "image_step": 1e-4,
     "ema": 0.0,
     "threshold": 0.5,
 }

@@ -47,6 +47,13 @@ class PateConfig(BaseModel):
     asks for."""
 
 
+class FeedbackConfig(PateConfig):
+    """Teachers that vote on where the generated images should move."""
+
+    image_step: float = Field(default=0.1, gt=0)
+    """How far an image's target lies from it, in pixels' units, where a direction has an entry of 1."""
+
+
 def check_pate(config: PateConfig, data: DataInfo) -> None:
     """Raise ``ValueError`` with one sentence if these settings cannot train on data of the declared size and shape."""
     if config.teachers > data.size:

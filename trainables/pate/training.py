@@ -18,7 +18,7 @@ from trainables.networks.dcgan import DCGANGenerator
 from trainables.networks.generator import Generator
 from trainables.privacy.sanitizer import Sanitizer
 
-from .settings import PateConfig, check_pate
+from .settings import FeedbackConfig, PateConfig, check_pate
 from .teachers import TeacherBank
 
 
@@ -112,9 +112,22 @@ class PateTrainer(ABC):
 class FeedbackTrainer(PateTrainer):
     """G-PATE and DataLens: the teachers vote on where every generated image should move, and the generator follows.
 
-    Its loss is the squared error between an image and the image moved. Published moves are 1e-4 and 1e-3 long; here they are
-    in units of that. Adam's updates do not depend on it, but for its eps, in which the short ones drown once pixels saturate.
+    Its loss is the squared error between an image and the image moved, in units of the move: Adam does not see the unit, but
+    for its eps. A moved image is clipped to [0, 1]; without that, pixels ran into the sigmoid's flat ends for good before the
+    teachers could turn round.
     """
+
+    def __init__(
+        self,
+        config: FeedbackConfig,
+        data: Dataset,
+        sanitizer: Sanitizer,
+        stages: Mapping[str, Path],
+        device: torch.device,
+        seed: int,
+    ) -> None:
+        super().__init__(config, data, sanitizer, stages, device, seed)
+        self._image_step = config.image_step
 
     @abstractmethod
     def _direction(self, images: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, dict[str, float]]:
@@ -123,8 +136,8 @@ class FeedbackTrainer(PateTrainer):
     def _learn(self) -> dict[str, float]:
         images, labels = self._images("z", self._step)
         direction, diagnostics = self._direction(images.detach(), labels)
-        target = images.detach() + direction.to(images).reshape(images.shape)
-        self._update_generator((images - target).square().sum() / len(images))
+        moved = images.detach() + self._image_step * direction.to(images).reshape(images.shape)
+        self._update_generator((images - moved.clamp(0, 1)).square().sum() / (len(images) * self._image_step))
         return diagnostics
 
 

@@ -1,11 +1,14 @@
 """Stacked teachers and votes against plain re-statements of their formulas, one teacher and one image after the other."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
+from pate_runs import Forced
 from torch import nn
 
-from trainables.coins import torch_coins
+from trainables.coins import numpy_coins, torch_coins
 from trainables.data.shards import partition
 from trainables.datalens.training import SIGN_SCALE, signed_votes
 from trainables.g_pate.training import bin_centres, to_bins
@@ -190,3 +193,24 @@ def test_the_student_learns_the_share_or_the_majority(random_data, build, run):
         assert 0 < float(share.mean()) < 1
         (found,) = run(trainer, sanitizer, 0, 1)
         assert found["called_real"] == pytest.approx(float(expected.mean()), abs=1e-6)
+
+
+def test_the_generator_follows_the_moved_images(random_data, build, run):
+    """Adam's first step down the squared distance to the images moved by what was released, clipped to [0, 1]."""
+    trainer, sanitizer = build("datalens", random_data(), sanitizer=Forced, threshold=0.1, image_step=0.6)
+    generator = copy.deepcopy(trainer._network.generator)
+    run(trainer, sanitizer, 0, 1)
+    released = torch.from_numpy(numpy_coins(0, "forced release", 1).normal(2, 2, (5, 64))).float()
+    moves = torch.where(released.abs() > 0.1 * 6, released.sign(), 0.0).reshape(5, *SHAPE)
+    rng = torch_coins(0, "z", 0)
+    labels = torch.randint(2, (5,), generator=rng)
+    images = generator(generator.draw_z(5, rng), labels, rng)
+    target = (images.detach() + 0.6 * moves).clamp(0, 1)
+    assert not torch.equal(target, images.detach() + 0.6 * moves), "nothing was clipped"
+    gradients = torch.autograd.grad((images - target).square().sum(), list(generator.parameters()))
+    checked = 0
+    for before, after, gradient in zip(generator.parameters(), trainer._network.generator.parameters(), gradients, strict=True):
+        clear = gradient.abs() > 1e-3
+        torch.testing.assert_close((after - before)[clear], -0.02 * gradient[clear].sign(), rtol=1e-3, atol=1e-6)
+        checked += int(clear.sum())
+    assert checked > 100
