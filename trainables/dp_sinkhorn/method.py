@@ -98,8 +98,8 @@ PRESETS: dict[str, dict[str, Any]] = {
         "z_dim": 32,
         "label_dim": 4,
     },
-    # The defaults. At epsilon 10 on Fashion-MNIST the noise of a release is 60 times as long as its gradient, so many cheap steps
-    # with few images do best; 30 images a step, or squared L2 alone, came to no more in the same time (one seed each).
+    # The defaults. At epsilon 10 on Fashion-MNIST the noise of a release is nearly 80 times as long as its gradient, so many
+    # cheap steps with few images do best; 30 images a step, or squared L2 alone, came to no more in the same time (one seed).
     "cpu": {},
 }
 
