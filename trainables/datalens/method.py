@@ -46,6 +46,7 @@ _PUBLISHED: dict[str, Any] = {
     "teacher_pretraining": 10,
     "generator": "dcgan",
     "generator_channels": 256,
+    "learning_rate": 1e-3,
     "image_step": 1e-3,
     "ema": 0.0,
     "z_dim": 50,

@@ -46,6 +46,7 @@ _PUBLISHED: dict[str, Any] = {
     "teacher_pretraining": 0,
     "generator": "dcgan",
     "generator_channels": 256,
+    "learning_rate": 1e-3,
     "image_step": 1e-4,
     "ema": 0.0,
     "threshold": 0.5,

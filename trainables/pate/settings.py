@@ -14,15 +14,15 @@ class PateConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
-    steps: int = Field(default=300, ge=1)
+    steps: int = Field(default=120, ge=1)
     """Generator updates; each asks all teachers once."""
-    teachers: int = Field(default=2000, ge=1)
+    teachers: int = Field(default=4000, ge=1)
     """K: the records are cut into K parts of equal size. Every teacher answers every step."""
-    batch: int = Field(default=20, ge=1)
+    batch: int = Field(default=10, ge=1)
     """Generated images a step that the teachers are asked about, and that they are trained against."""
     teacher: Literal["dense", "convolutional"] = "dense"
     """dense: one hidden layer. convolutional: the published DCGAN critic, for GPUs."""
-    teacher_width: int = Field(default=16, ge=1)
+    teacher_width: int = Field(default=8, ge=1)
     """Hidden units of a dense teacher; channels of the second convolution, less one a class, of a convolutional one."""
     teacher_batch: int = Field(default=64, ge=1)
     """Real records in one update of a teacher; a part that has no more is used whole."""
@@ -38,7 +38,7 @@ class PateConfig(BaseModel):
     """Width of the generator's first feature maps."""
     z_dim: int = Field(default=16, ge=1)
     """Length of the latent vector."""
-    learning_rate: float = Field(default=1e-3, gt=0)
+    learning_rate: float = Field(default=3e-3, gt=0)
     """Adam's rate for the generator."""
     ema: float = Field(default=0.9, ge=0, lt=1)
     """Decay of the averaged generator, the one that is kept; 0 keeps the last one, as published."""

@@ -28,15 +28,21 @@ VERSION = 1
 class Config(PateConfig):
     """Settings of the votes and of the student."""
 
-    teachers: int = Field(default=1000, ge=1)
+    steps: int = Field(default=200, ge=1)
+    """Generator updates; each asks all teachers once."""
+    teachers: int = Field(default=2000, ge=1)
     """K: the records are cut into K parts of equal size. Every teacher votes on every image."""
-    batch: int = Field(default=64, ge=1)
+    batch: int = Field(default=32, ge=1)
     """Generated images a step that get a label."""
     label: Literal["majority", "share"] = "share"
     """What the student learns of an image: whether more than half of the noisy votes say real, as published, or their share."""
+    teacher_pretraining: int = Field(default=0, ge=0)
+    """Updates of every teacher before the first step; teachers that have learnt much call every generated image unreal."""
+    teacher_learning_rate: float = Field(default=1e-4, gt=0)
+    """Adam's rate for the teachers."""
     student_width: int = Field(default=64, ge=1)
     """Width of the student, a critic of the teachers' kind."""
-    student_learning_rate: float = Field(default=1e-3, gt=0)
+    student_learning_rate: float = Field(default=3e-3, gt=0)
     """Adam's rate for the student."""
 
 
