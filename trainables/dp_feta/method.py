@@ -8,6 +8,9 @@ The sensitivity differs from the published code, where a class's sum is divided 
 while the noise is that of an average class, so that rare classes get too little. Here a record adds its small image, clipped
 to C1, to its class's slot of one sum, so it moves the release by C1 at most when it comes or goes and by 2 C1 at most when
 it is replaced, whatever its class. The divisor is a declared constant and comes after the noise.
+
+Two more differences: the augmentation is one random affine map and a change of contrast in place of RandAugment, and the
+denoiser has self-attention at its lower resolution alone.
 """
 
 from __future__ import annotations
@@ -41,7 +44,7 @@ class WarmUpConfig(BaseModel):
     max_brightness: float = Field(default=0.5, gt=0, le=1)
     """Root mean square of a record's pixels in [0, 1] to which it is clipped: C1 is this times the square root of their number.
     1 clips nothing."""
-    steps: int = Field(default=500, ge=1)
+    steps: int = Field(default=800, ge=1)
     """Steps of training on the released means."""
     batch: int = Field(default=64, ge=1)
     """Augmented means a step."""
@@ -72,7 +75,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "network": {"channels": 32, "multipliers": (2, 2), "blocks": 2, "patch": 1},
         "warm_up": {"noise_ratio": 3.0, "steps": 2000, "learning_rate": 3e-4},
     },
-    "cpu": {},
+    "cpu": {},  # the defaults: sized for minutes on one core
 }
 
 

@@ -44,7 +44,7 @@ class Trainer:
         """A release of means until there are enough, then a step on them until it has been enough, then a step of dpdm."""
         if len(self._means) < self._config.warm_up.releases:
             self._means.append(release_means(self._config, self._data, self._sanitizer, self._device))
-            return {"release_norm": float(self._means[-1].norm())}
+            return {"means_norm": float(self._means[-1].norm())}
         if self._warm_steps < self._config.warm_up.steps:
             return self._warm_up()
         return self._dpdm.step()

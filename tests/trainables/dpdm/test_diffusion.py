@@ -82,7 +82,7 @@ def test_the_batch_loss_is_the_mean_of_record_losses(random_data):
     labels = torch.eye(2)[torch.from_numpy(data.labels)]
     found = batch_loss(config, network, images, labels, torch.Generator().manual_seed(3))
     coins = torch.Generator().manual_seed(3)
-    levels = torch.exp(-1.2 + 1.2 * torch.randn(5, generator=coins))
+    levels = torch.exp(config.log_noise_mean + config.log_noise_std * torch.randn(5, generator=coins))
     kept = (torch.rand(5, generator=coins) >= 0.5).float()
     noise = torch.randn(5, *SHAPE, generator=coins)
     each = [record_loss(network, images[i], labels[i], noise[i : i + 1], levels[i : i + 1], kept[i : i + 1]) for i in range(5)]
