@@ -16,7 +16,7 @@ TRIALS = {
     "grid_recon": 25,
     "grid_recon_cpu": 24,
     "table1_baselines": 84,
-    "table1_cpu": 15,
+    "table1_cpu": 84,
     "table3_noise": 9,
     "table3_noise_cpu": 21,
     "table4_reconstruction": 6,
