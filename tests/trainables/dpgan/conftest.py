@@ -22,6 +22,7 @@ TINY = {
     "critic_learning_rate": 0.01,
     "generator_learning_rate": 0.01,
     "ema": 0.5,
+    "max_grad_norm": 1.0,
 }
 
 
