@@ -221,7 +221,7 @@ def load(results: str | Path | Sequence[str | Path]) -> Results:
     if again.any():
         notes.append(f"{again.sum()} trials are in several of these folders; each counts once, as the first folder has it.")
         trials = trials[~again]
-    trials = typed(filled(in_order(trials, sweeps)))
+    trials = typed(filled(in_order(_generators(trials, notes), sweeps)))
     columns = described(store.TRIALS)
     metrics = {
         name: Metric(name, row.better, bool(row.private), row.reference, row.description)
@@ -242,6 +242,20 @@ def load(results: str | Path | Sequence[str | Path]) -> Results:
         columns=columns.drop(columns="reference"),
         notes=tuple(notes),
     )
+
+
+def _generators(trials: pd.DataFrame, notes: list[str]) -> pd.DataFrame:
+    """The trials that made a generator. Those of real images are what others are held against, and no candidates.
+
+    Raises ``ResultsError`` where there are none.
+    """
+    reference = trials["mechanism"].fillna("").str.contains('"kind": "reference"', regex=False)
+    if reference.all():
+        raise ResultsError("all trials that have ended are of real images (method `real`): there is no generator to report on")
+    if reference.any():
+        count = f"{reference.sum()} trials are" if reference.sum() > 1 else "1 trial is"
+        notes.append(f"{count} of real images in place of generated ones: see the rows of real images, and the table `trials`.")
+    return trials[~reference]
 
 
 def _one_within(path: Path) -> str:

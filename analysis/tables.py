@@ -30,10 +30,12 @@ MANY_SEEDS = 1000
 
 
 def cells_table(results: Results) -> Table:
-    """Every cell: seeds, epsilon, mean ± standard deviation of each metric, the best mean of each marked; real images last.
+    """Every cell: seeds, epsilon, mean ± standard deviation of metrics, the best mean of each marked, what the epsilon rests
+    on and what the cell took; real images last.
 
     ``data`` has a row a cell: ``cell``, the factors, ``epsilon``, ``target_epsilon``, ``n``, and ``m``, ``m_sd``, ``m_n`` of
-    every metric ``m``. The best is that of its data set and target epsilon.
+    every metric ``m``; ``accountant``, ``proof``, ``seconds`` (training and evaluation, mean of the trials), ``peak_memory_mb``
+    (the largest). The best is that of its data set and target epsilon.
     """
     metrics = list(results.metrics.values())
     long = grid.cells(results)
@@ -57,10 +59,18 @@ def cells_table(results: Results) -> Table:
         best = (ranked == ranked.groupby(group).transform("max")) & (group.map(group.value_counts()) > 1)
         rows = zip(data[metric.name], data[f"{metric.name}_sd"], data[f"{metric.name}_n"], head["n"], best, strict=True)
         shown[heading(metric)] = [_cell(metric, *row) for row in rows]
+    costs = _costs(results).reindex(head.index)
+    shown["accountant"], shown["proof"] = costs["accountant"].to_numpy(), costs["proof"].to_numpy()
+    shown["seconds"], shown["MB"] = (
+        ["" if pd.isna(value) else f"{value:.0f}" for value in costs[name]] for name in ("seconds", "peak_memory_mb")
+    )
+    data = pd.concat([data, costs], axis=1)
     ceiling = _ceiling(results)
     notes = [
         "Mean ± standard deviation over seeds; ε is the largest of the cell's trials, proven, rounded up.",
         f"{BEST} the best mean of its column (for its data set and target epsilon), found by looking and not by a test.",
+        "Seconds: training and evaluation of a trial, mean; MB: the most memory that one of them held. The theorem behind each "
+        "proof is in the privacy statement.",
     ]
     without = int(results.trials[list(results.metrics)].isna().all(axis=1).sum())
     if without:
@@ -71,6 +81,17 @@ def cells_table(results: Results) -> Table:
         notes.append("Real images: the same metrics of as many real training images in place of generated ones.")
     full = pd.concat([head, data], axis=1).reset_index()
     return Table("cells", "Every cell", full, pd.concat([shown, ceiling], ignore_index=True).fillna(""), tuple(notes))
+
+
+def _costs(results: Results) -> pd.DataFrame:
+    """By cell: what its epsilon rests on, and what its trials took."""
+    trials = results.trials
+    columns = [name for name in ("train_seconds", "evaluate_seconds") if name in trials]
+    seconds = trials[columns].apply(pd.to_numeric).sum(axis=1, min_count=1)
+    memory = pd.to_numeric(trials["peak_memory_mb"]) if "peak_memory_mb" in trials else seconds * math.nan
+    table = trials[["cell", "accountant", "proof"]].assign(seconds=seconds, peak_memory_mb=memory)
+    words = {name: lambda values: ", ".join(sorted(set(values.dropna().astype(str)))) for name in ("accountant", "proof")}
+    return table.groupby("cell", observed=True).agg({**words, "seconds": "mean", "peak_memory_mb": "max"})
 
 
 def heading(metric: Metric) -> str:

@@ -34,6 +34,7 @@ from .expand import TrialSpec
 from .folders import Folders, canonical_json
 from .ledger import AttemptRecord, TrialAccount, check_account, read_attempts, sweep_accounts
 from .lock import holder
+from .rows import is_reference
 from .stages import stage_id
 
 
@@ -121,7 +122,13 @@ class Plan:
         requests = [trial.spec.privacy for trial in self.trials]
         delta = min(request.delta for request in requests)
         accountant: Accountant = "pld" if all(request.accountant == "pld" for request in requests) else "rdp"
-        return compose(self.calibrations, list(seen.values()), delta=delta, accountant=accountant)
+        composed = compose(self.calibrations, list(seen.values()), delta=delta, accountant=accountant)
+        generators: Counter[str] = Counter(
+            phases[0].mechanism.neighbours
+            for name, (phases, steps) in seen.items()
+            if name not in shared and any(steps) and not is_reference(phases)
+        )
+        return [replace(part, trials=generators[part.neighbours]) for part in composed]
 
 
 @uncollected()

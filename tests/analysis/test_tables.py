@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from analysis import grid, tables
@@ -122,6 +122,7 @@ def of_latex(text: str) -> list[list[str]]:
     return rows
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.lists(CELLS, min_size=2, max_size=2), min_size=1, max_size=4),
     st.lists(CELLS, min_size=2, max_size=2, unique=True),
