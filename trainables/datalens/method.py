@@ -92,7 +92,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "vote_noise": 9000.0,
     },
     # Dense teachers for one processor. At epsilon 10 on Fashion-MNIST the classes come out as dim silhouettes: a logistic
-    # regression trained on 5,000 of them reads .48 of the test set right (one run; .67 without noise).
+    # regression trained on 5,000 of them reads .48 of the test set right (one run).
     "cpu": {},
 }
 
