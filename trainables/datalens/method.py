@@ -91,8 +91,8 @@ PRESETS: dict[str, dict[str, Any]] = {
         "teacher_pretraining": 30,
         "vote_noise": 9000.0,
     },
-    # Dense teachers for one processor. At epsilon 10 on Fashion-MNIST the classes come out as dim silhouettes: a logistic
-    # regression trained on 5,000 of them reads .48 of the test set right (one run).
+    # Dense teachers for one processor. At epsilon 10 on Fashion-MNIST they teach dim silhouettes: a CNN trained on 10,000 of
+    # them reads .59 of the test set right (one run).
     "cpu": {},
 }
 
