@@ -116,7 +116,7 @@ def _statement(results: Results, rows: pd.DataFrame) -> Iterator[tuple[str, tupl
         yield "Noise", (f"standard deviation / L2 sensitivity of a step: {low if low == high else f'{low} to {high}'}",)
     released = rows["releases"].dropna()
     if len(released):
-        yield "Releases drawn", (f"{int(released.sum()):,} in all attempts",)
+        yield "Releases", (f"{int(released.sum()):,} in all attempts; one that trials share counts with each of them",)
     claimed = rows["epsilon_published"].dropna()
     if len(claimed):
         low, high = epsilon_text(claimed.min()), epsilon_text(claimed.max())

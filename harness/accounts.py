@@ -123,7 +123,7 @@ class Accounts:
         given = f"noise_multiplier {privacy.noise_multiplier:g}"
         block = [index for index, phase in enumerate(whole) for _ in range(phase.steps)]
         if begun:
-            steps = [phase.steps for phase in begun]
+            steps = [phase.steps for phase in begun] + [0] * (len(whole) - len(begun))  # what was cut off is the end
         else:
             budget = Budget(whole, target_epsilon=privacy.epsilon, delta=privacy.delta, accountant=privacy.accountant)
             count = budget.affordable([0] * len(whole), block)

@@ -39,7 +39,9 @@ class Calibrations:
         self, phases: Sequence[Phase], *, target_epsilon: float, delta: float, accountant: Accountant, reserve: int
     ) -> float:
         """The common factor on the phases' relative noise. Raises ``accounting.InfeasibleBudget``, which is not kept."""
-        request = {"target": target_epsilon, "delta": delta, "accountant": accountant, "reserve": reserve}
+        request: dict[str, Any] = {"target": target_epsilon, "delta": delta, "accountant": accountant, "reserve": reserve}
+        if any(phase.steps < reserve for phase in phases):  # other entries are older than that this makes a difference
+            request["reserved"] = accounting.reserved(phases, reserve)
         return self._get(
             "factor",
             phases,

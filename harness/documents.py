@@ -108,8 +108,8 @@ def job_document(plan: Plan, trial: PlannedTrial, provenance: Mapping[str, Any])
     }
 
 
-def stage_document(stage: Stage, identifier: str, trial: PlannedTrial) -> dict[str, Any]:
-    """What a worker is told about a stage; of a release also the privacy request of a trial that shares it."""
+def stage_document(plan: Plan, stage: Stage, identifier: str, trial: PlannedTrial) -> dict[str, Any]:
+    """What a worker is told about a stage; of a release also what all trials of the plan that share it ask of its budget."""
     document = {
         "kind": "stage",
         "id": identifier,
@@ -119,12 +119,13 @@ def stage_document(stage: Stage, identifier: str, trial: PlannedTrial) -> dict[s
     }
     if stage.release:
         assert trial.account is not None
-        request = trial.spec.privacy
+        asked = {
+            (request.target_epsilon, request.delta, request.accountant)
+            for request in (other.spec.privacy for other in plan.trials if other.release == identifier)
+        }
         document["privacy"] = {
             "phases": [to_dict(phase) for phase in trial.account.phases],
-            "target_epsilon": request.target_epsilon,
-            "delta": request.delta,
-            "accountant": request.accountant,
+            "requests": [dict(zip(("target_epsilon", "delta", "accountant"), request, strict=True)) for request in asked],
         }
     return document
 

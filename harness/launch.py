@@ -21,7 +21,9 @@ def new_launch(plan: Plan, provenance: dict[str, str | None]) -> Path:
     """Write ``launches/<id>/plan.json`` for all that is to do; return its path."""
     stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%f")
     path = plan.folders.launches / f"{stamp}-{os.getpid()}" / "plan.json"
-    documents = {identifier: stage_document(stage, identifier, trial) for identifier, (stage, trial) in plan.stages.items()}
+    documents = {
+        identifier: stage_document(plan, stage, identifier, trial) for identifier, (stage, trial) in plan.stages.items()
+    }
     documents |= {trial.trial_id: job_document(plan, trial, provenance) for trial in plan.to_do}
     plan.calibrations.save()
     write_plan(path, documents)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -27,7 +28,8 @@ def write_contact_sheet(plan: Plan, rows: Sequence[Mapping[str, Any]]) -> Path |
     """
     real = keep_real_images(plan)
     with_samples = {path.name.partition(".")[0] for path in store.committed_parts(plan.folders)["samples"]}
-    rows = [row for row in rows if row["trial_id"] in with_samples]
+    public = {trial.trial_id for trial in plan.trials if trial.data.public}
+    rows = [row for row in rows if row["trial_id"] in with_samples and (row["trial_id"] in public or not _is_real(row))]
     if not rows:
         return None
     samples = store.read_samples(plan.folders.sweep, [row["trial_id"] for row in rows[:MAX_COLUMNS]])
@@ -64,6 +66,11 @@ def _real_rows(data: Data) -> list[dict[str, Any]]:
         for label in range(test.classes)
         for index, image in enumerate(test.images[test.labels == label][:REAL_IMAGES])
     ]
+
+
+def _is_real(row: Mapping[str, Any]) -> bool:
+    """Whether the row's images are real ones of the training set."""
+    return any(phase["kind"] == "reference" for phase in json.loads(row["mechanism"]))
 
 
 def _by_class(samples: Any) -> list[list[Any]]:

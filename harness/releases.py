@@ -75,14 +75,14 @@ def draw(folders: Folders, job: Mapping[str, Any]) -> None:
     from .stages import compute_stage
     from .trial import load_data, prepare_torch
 
-    identifier, own, privacy = job["id"], folders_of(folders), job["privacy"]
+    identifier, own = job["id"], folders_of(folders)
     if (folders.stages / identifier).is_dir():
         return
     _refuse_company(own, identifier)
     phases = rows.phases_of(job)[:1]
     before = drawn(folders, identifier)
-    budget = Budget(phases, target_epsilon=privacy["target_epsilon"], delta=privacy["delta"], accountant=privacy["accountant"])
-    if not budget.affordable([before], [0]):
+    budgets = [Budget(phases, **request) for request in job["privacy"]["requests"]]
+    if not all(budget.affordable([before], [0]) for budget in budgets):
         times = "once" if before == 1 else f"{before} times"
         raise ReleaseError(
             f"the release {identifier} was drawn {times} and is lost (its stage was deleted, or its process ended): its budget "
@@ -97,6 +97,8 @@ def draw(folders: Folders, job: Mapping[str, Any]) -> None:
     began = [0]
     try:
         attempt.reserve(0, 1)
+        if drawn(folders, identifier) != before + 1:  # whoever was as quick has reserved, too: neither draws
+            raise ReleaseError(f"another process is drawing the release {identifier}, too: type the same command again")
         began = [1]  # counted before the noise is drawn
         compute_stage(folders, identifier, Stage(**job["stage"]), train, test, device, sanitizer)
     except BaseException as error:

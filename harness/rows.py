@@ -99,6 +99,8 @@ def trial_row(
         surviving = steps_a_phase(kept_steps, planned)
         check_paid(f"the generator of trial {job['trial_id']}", surviving, executed)
         in_turn = any(getattr(phase.mechanism, "schedule", None) == "round_robin" for phase in phases)
+        if job.get("release"):  # one that was lost and drawn again may have been seen
+            surviving[0] = executed[0]
         if in_turn or not exogenous:
             # In turn the order went on over steps that were lost, so what survives is no run of it: a shard may have had more
             # visits than so many steps in turn allow.

@@ -213,6 +213,11 @@ def lineage_account(plan: Plan, lineage: str) -> list[Composition]:
     """What all attempts of all sweeps under the root have spent on a data set, an entry a neighbouring relation."""
     accounts = lineage_accounts(plan.folders.root, lineage, {plan.folders.name: plan.accounts})
     seen = [(account.phases, account.charged) for account in accounts]
+    # A release that was drawn under another name of the same data counts here as well.
+    named = {account.trial_id for account in accounts}
+    for release, phases in {a.release: a.phases for a in accounts if a.release and a.release not in named}.items():
+        drawn = plan.releases[release].executed[0] if release in plan.releases else 0
+        seen.append((phases[:1], (max(drawn, 1),)))
     delta = min(trial.spec.privacy.delta for trial in plan.trials)
     found = compose(plan.calibrations, seen, delta=delta, accountant="pld")
     plan.calibrations.save()

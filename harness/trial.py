@@ -64,6 +64,8 @@ def prepare_torch(resources: Mapping[str, Any]) -> torch.device:
             "resources.gpu is set but torch sees no GPU in this process: its build may be one for processors "
             "(torch.version.cuda is then None); otherwise set resources.gpu to 0"
         )
+    # Reduced precision would round a record's gradients by who else is in its micro-batch.
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
     return torch.device("cuda")
 
 

@@ -89,7 +89,8 @@ def summed(gradients: Sequence[torch.Tensor]) -> Contribution:
         part[broken] = 0.0
 
     def weighted_sum(weights: torch.Tensor) -> torch.Tensor:
-        return torch.cat([weights.to(part) @ part for part in rows])
+        # In float64, a parameter at a time: rounding in the order of the records would be more than the clip's margin allows.
+        return torch.cat([weights.double() @ part.double() for part in rows])
 
     return Contribution(norms=norms, weighted_sum=weighted_sum)
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from analysis import report
 from analysis.results import ResultsError, load
@@ -61,3 +63,14 @@ def test_nothing_but_real_images_is_no_report(tmp_path: Path) -> None:
     assert sweep.main([str(tmp_path / "mix.yaml"), "--on", "inline", "--results", str(tmp_path / "results")]) == sweep.OK
     with pytest.raises(ResultsError, match="of real images"):
         load(tmp_path / "results" / "mix")
+
+
+def test_real_images_of_data_that_are_not_public_any_more_are_not_shown(mixed: Path, tmp_path: Path) -> None:
+    root = shutil.copytree(mixed.parents[1], tmp_path / "copy")
+    sheet = root / "results" / "mix" / "contact_sheet.png"
+    with Image.open(sheet) as image:
+        before = image.width
+    (root / "mix.yaml").write_text(FILE.replace("public: true", "public: false"))
+    assert sweep.main([str(root / "mix.yaml"), "--on", "inline", "--results", str(root / "results")]) == sweep.OK
+    with Image.open(sheet) as image:
+        assert image.width < 0.7 * before, "two columns of generated images are left of five"

@@ -71,3 +71,19 @@ def test_one_step_of_the_published_noise(tmp_path: Path, capsys: pytest.CaptureF
     assert trial["action"] == "infeasible"
     assert "one step costs epsilon 18.54" in trial["privacy"]["problem"]
     assert json.loads(json.dumps(trial))["privacy"]["epsilon"] is None
+
+
+def test_a_budget_that_ends_in_an_earlier_phase(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Phases that it does not reach are none of the trial's; the same command again still reads what it began with."""
+    text = GIVEN.replace("dp_energy", "dp_energy_guided").replace(
+        "generator_channels: 4}", "generator_channels: 4, classifier: {steps: 3, sampling_rate: 1.0}}"
+    )
+    (tmp_path / "small.yaml").write_text(
+        text.replace("{epsilon: 10, accountant: pld}", "{epsilon: 10, noise_multiplier: 1.1, accountant: pld}")
+    )
+    (before,) = planned(tmp_path, capsys)["trials"]
+    assert "buys 1 of 11 steps" in before["privacy"]["cut"]
+    assert command(tmp_path) == 0
+    (after,) = planned(tmp_path, capsys)["trials"]
+    assert (after["status"], after["action"]) == ("budget", "done")
+    assert after["privacy"]["mechanism"] == before["privacy"]["mechanism"]

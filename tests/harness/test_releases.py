@@ -185,3 +185,51 @@ def test_a_stopped_trial_is_not_charged_the_release_again() -> None:
         trial_id="a", phases=phases, executed=(0, 3), attempts={1: (0, 3)}, stopped=True, release="embedding-1"
     )
     assert account.charged == (0, 8)
+
+
+def test_another_name_of_the_data_has_paid_for_the_release_too(done: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    other = FILE.replace("name: shared", "name: other").replace("public: true", "public: true, lineage: numbers")
+    assert command(done, text=other) == 0
+    capsys.readouterr()
+    command(done, "--status", "--json", text=other)
+    (spent,) = json.loads(capsys.readouterr().out)["lineages"]["numbers"]
+    assert 9.99 < spent["epsilon"] <= 10
+
+
+def test_every_budget_that_rests_on_a_release_must_have_its_next_draw(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A trial whose noise is given has no budget; one beside it that shares the release has."""
+    text = FILE.replace("{epsilon: 10, accountant: pld}", "{noise_multiplier: 1.0, accountant: pld}")
+    text += "axes: {privacy.epsilon: [null, 10]}\n"
+    assert command(tmp_path, text=text) == 0
+    release = release_of(tmp_path)
+    shutil.rmtree(tmp_path / "results" / "stages" / release)
+    capsys.readouterr()
+    assert command(tmp_path, text=text.replace("steps: 4", "steps: 5")) == 1
+    said = capsys.readouterr()
+    assert "was drawn once and is lost" in said.out + said.err
+    assert drawn(Folders(tmp_path / "results", "shared"), release) == 1
+
+
+def test_of_two_processes_that_reserve_at_once_neither_draws(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folders = Folders(tmp_path / "results", "shared")
+    own = releases.folders_of(folders)
+    reserve = Attempt.reserve
+
+    def both_reserve(self: Attempt, start: int, stop: int) -> None:
+        """The other one, which had looked before this one opened its attempt, writes its reservation at the same time."""
+        if self.folders == own:
+            account = self._account
+            assert account is not None
+            other = account.with_name(account.name.replace(".1.jsonl", ".7.jsonl"))
+            other.write_text(account.read_text() + '{"reserved": [1], "steps": [0, 1]}\n')
+        reserve(self, start, stop)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Attempt, "reserve", both_reserve)
+        assert command(tmp_path) == 1
+    assert not list(folders.stages.glob("embedding-*"))
+    (record,) = next(iter(read_trial_attempts(own, path.name) for path in own.attempts.iterdir()))
+    assert record.end is not None
+    assert record.end["executed"] == [0]

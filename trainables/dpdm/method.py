@@ -129,9 +129,14 @@ def network_plan(config: Config, data: DataInfo) -> UNetPlan:
 def mechanism(config: Config, data: DataInfo, neighbours: Neighbours) -> tuple[Phase, ...]:
     """One phase of DP-SGD: a sum over Poisson-sampled records of gradients of shape (P,), P the denoiser's weights.
 
-    Raises ``ValueError`` where the settings contradict each other or the declared data.
+    Raises ``ValueError`` where the settings contradict each other or the declared data, and for add_remove.
     """
     check(config, data)
+    if neighbours != "replace_one":
+        raise ValueError(
+            "neighbours: add_remove is not available: a record's noise is keyed by its place, which a record fewer would move; "
+            "write neighbours: replace_one"
+        )
     gradient = RecordMechanism(
         sampling_rate=config.sampling_rate,
         records=data.size,

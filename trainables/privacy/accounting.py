@@ -294,20 +294,31 @@ def calibrate(
 ) -> float:
     """Smallest common factor on the phases' noise multipliers that meets the target, rounded up to 4 decimal digits.
 
-    Meets: ``epsilon`` of the phases as planned, with ``reserve_steps`` more in any one of them (steps that an interruption
-    makes a trial repeat), is at most ``target_epsilon``; with 0.0001 less it is not. Raises ``InfeasibleBudget``.
+    Meets: ``epsilon`` of the phases as planned, with ``reserved`` more in any one of them (steps that an interruption makes a
+    trial repeat), is at most ``target_epsilon``; with 0.0001 less it is not. Raises ``InfeasibleBudget``.
     """
     _check_target(phases, target_epsilon, delta)
+    extra = [steps if phase.releases else 0 for phase, steps in zip(phases, reserved(phases, reserve_steps), strict=True)]
     extended = [
-        [replace(phase, steps=phase.steps + reserve_steps * (index == extra)) for index, phase in enumerate(phases)]
-        for extra in (range(len(phases)) if reserve_steps else (None,))
-        if extra is None or phases[extra].releases
+        [replace(phase, steps=phase.steps + extra[index] * (index == longer)) for index, phase in enumerate(phases)]
+        for longer in range(len(phases))
+        if extra[longer] or not any(extra)
     ]
 
     def spent(factor: float) -> float:
         return max(epsilon(scale_noise(plan, factor), delta=delta, accountant=accountant) for plan in extended)
 
     return _smallest_factor(spent, target_epsilon, delta)
+
+
+def reserved(phases: Sequence[Phase], reserve_steps: int) -> list[int]:
+    """Steps in reserve of each phase: ``reserve_steps``, or all that a shorter phase has, for one interruption loses no more.
+
+    >>> from trainables.privacy.mechanism import NoRelease, Phase
+    >>> reserved([Phase(mechanism=NoRelease(), steps=steps) for steps in (5, 1000)], 50)
+    [5, 50]
+    """
+    return [min(reserve_steps, phase.steps) for phase in phases]
 
 
 def published_factor(phases: Sequence[Phase], *, target_epsilon: float, delta: float) -> float:

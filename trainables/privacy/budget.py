@@ -13,8 +13,8 @@ class Budget:
     """What a trial with these phases (noise as calibrated, steps as planned) may still release.
 
     ``target_epsilon`` None means that the noise was given and nothing is refused; nor is it where no phase releases anything.
-    ``reserve_steps`` is how many steps more, in any one phase, the noise was calibrated for: those that an interruption makes
-    the trial run again.
+    ``reserve_steps`` is how many steps more, in any one phase (``accounting.reserved``), the noise was calibrated for: those
+    that an interruption makes the trial run again.
 
     >>> from trainables.privacy.mechanism import RecordMechanism
     >>> digits = RecordMechanism(sampling_rate=1.0, records=1000, release_shape=(50, 64), noise_multiplier=10.5)
@@ -37,9 +37,10 @@ class Budget:
         self._target = target_epsilon if any(phase.releases for phase in self._phases) else None
         self._delta = delta
         self._accountant = accountant
+        extra = accounting.reserved(self._phases, reserve_steps)
         self._plans = [
-            tuple(phase.steps + reserve_steps * (index == extra) for index, phase in enumerate(self._phases))
-            for extra in range(len(self._phases))
+            tuple(phase.steps + extra[index] * (index == longer) for index, phase in enumerate(self._phases))
+            for longer in range(len(self._phases))
         ]
         self._known: dict[tuple[int, ...], float] = {}
 

@@ -19,12 +19,18 @@ BOTH = pytest.mark.parametrize("package", [dpdm, dp_feta])
 @pytest.mark.parametrize("info", [GRAY, COLOUR])
 def test_dpdm_is_one_phase_of_dp_sgd(info):
     config = dpdm.Config(steps=7, sampling_rate=0.1)
-    (phase,) = dpdm.mechanism(config, info, "add_remove")
+    (phase,) = dpdm.mechanism(config, info, "replace_one")
     assert isinstance(phase.mechanism, RecordMechanism)
     assert (phase.steps, phase.mechanism.sampling_rate, phase.mechanism.records) == (7, 0.1, info.size)
     assert phase.mechanism.clipping == "per_record"
-    assert phase.mechanism.neighbours == "add_remove"
+    assert phase.mechanism.neighbours == "replace_one"
     assert phase.mechanism.release_shape == (dpdm.network_plan(config, info).parameters,)
+
+
+@BOTH
+def test_a_record_fewer_would_move_the_coins_of_all_others(package):
+    with pytest.raises(ValueError, match="keyed by its place"):
+        package.mechanism(package.Config(), GRAY, "add_remove")
 
 
 def test_dp_feta_releases_means_then_nothing_then_gradients():
