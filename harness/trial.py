@@ -189,7 +189,7 @@ class _TrialRun:
         """Earlier attempts were stopped; it holds until this one takes a step."""
         self.unsaved = 0
         """Steps begun since the last checkpoint; whoever goes on from there goes on without them."""
-        self.reserved_epsilon: float | None = 0.0
+        self.reserved_epsilon: float | None = None if rows.is_reference(self.phases) else 0.0
         self.train_seconds = 0.0
         self.step = 0
         self.history: list[dict[str, Any]] = []
