@@ -189,7 +189,8 @@ class _TrialRun:
         """Earlier attempts were stopped; it holds until this one takes a step."""
         self.unsaved = 0
         """Steps begun since the last checkpoint; whoever goes on from there goes on without them."""
-        self.reserved_epsilon: float | None = None if rows.is_reference(self.phases) else 0.0
+        self.reserved_epsilon: float | None = None
+        """Of what all attempts may have released so far; None where nothing is proven."""
         self.train_seconds = 0.0
         self.step = 0
         self.history: list[dict[str, Any]] = []
@@ -205,6 +206,7 @@ class _TrialRun:
         ends = [record.end or {} for record in self._earlier_attempts()]
         self.train_seconds = max((end.get("train_seconds", 0.0) for end in ends), default=0.0)
         self.step = kept_steps(self.folders, self.attempt.trial_id) or 0
+        self.reserved_epsilon = self._epsilon()
 
     def _spent_before(self) -> list[int]:
         """Raises ``LedgerError`` where the ledger knows of less than earlier attempts say."""

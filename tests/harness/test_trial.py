@@ -502,3 +502,15 @@ def test_a_violation_is_found_behind_other_errors_and_a_circle_of_errors_ends() 
     assert not _violation(first)
     second.__cause__ = PrivacyViolation("a row more")
     assert _violation(first)
+
+
+def test_the_live_screen_shows_what_earlier_attempts_have_spent(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From the first word of an attempt on: it is no new trial."""
+    monkeypatch.setattr("harness.trial.STOP_INTERVAL_S", 0.0)
+    folders, _, path = prepared = prepare(root)
+    run(prepared, report=StopAfter(10, path))
+    (path.parent / "stop").unlink()
+    told: list[Any] = []
+    run(prepared, report=told.append)
+    assert told
+    assert {progress["epsilon"] for progress in told} == {row(folders)["epsilon"]}
