@@ -29,7 +29,9 @@ def p_value(epsilon: float, *, canaries: int, guesses: int, right: int, delta: f
     0.0107
     """
     if not 0 <= right <= guesses <= canaries or guesses < 1:
-        raise ValueError(f"{right} of {guesses} guesses at {canaries} canaries are right; expected right <= guesses <= canaries")
+        raise ValueError(
+            f"{right} of {guesses} guesses at {canaries} canaries are right; expected right <= guesses <= canaries"
+        )
     import numpy as np
     from scipy.stats import binom
 

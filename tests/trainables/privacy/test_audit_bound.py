@@ -32,13 +32,16 @@ def test_without_delta_it_is_the_binomial_test() -> None:
 def test_more_right_guesses_prove_more_and_more_delta_less() -> None:
     bounds = [lower_bound(canaries=200, guesses=100, right=right, delta=1e-5) for right in range(101)]
     assert bounds == sorted(bounds)
-    assert bounds[50] == 0.0 and bounds[100] == highest_bound(canaries=200, guesses=100, delta=1e-5)
+    assert bounds[50] == 0.0
+    assert bounds[100] == highest_bound(canaries=200, guesses=100, delta=1e-5)
     by_delta = [lower_bound(canaries=200, guesses=100, right=90, delta=delta) for delta in (0.0, 1e-5, 1e-4, 1e-3)]
-    assert by_delta == sorted(by_delta, reverse=True) and by_delta[0] > by_delta[-1]
+    assert by_delta == sorted(by_delta, reverse=True)
+    assert by_delta[0] > by_delta[-1]
     by_confidence = [
         lower_bound(canaries=200, guesses=100, right=90, delta=1e-5, confidence=confidence) for confidence in (0.9, 0.95, 0.99)
     ]
-    assert by_confidence == sorted(by_confidence, reverse=True) and by_confidence[0] > by_confidence[-1]
+    assert by_confidence == sorted(by_confidence, reverse=True)
+    assert by_confidence[0] > by_confidence[-1]
 
 
 def test_a_replaced_record_is_two_steps_where_neighbours_add_or_remove_one() -> None:
