@@ -8,8 +8,11 @@ from typing import Literal
 
 import pandas as pd
 
-_ABBREVIATIONS = {name: name.upper() for name in ("cnn", "mlp", "fd", "is", "fid", "kid")}
+_ABBREVIATIONS = {name: name.upper() for name in ("cnn", "mlp", "fd", "is", "fid", "kd", "kid")}
 _ABBREVIATIONS |= {"logreg": "logistic", "lenet": "LeNet", "sklearn": "(scikit-learn)"}
+_SHARES = ("gen2real", "real2gen", "near", "coverage", "precision", "recall", "memorization")
+_LIMITS = dict.fromkeys(_SHARES, (0.0, 1.0)) | dict.fromkeys(("fd", "fid", "pairwise", "density", "sharpness"), (0.0, inf))
+_LIMITS["is"] = (1.0, inf)
 
 
 @dataclass(frozen=True)
@@ -35,15 +38,12 @@ class Metric:
 
     @property
     def limits(self) -> tuple[float, float]:
-        """What no value can be below and above: accuracies are shares, distances are not negative, inception scores over 1.
+        """What no value can be below and above, by the first word of the name: an accuracy is a share, a distance not negative.
 
         >>> Metric("gen2real_cnn", "higher", False, "", "").limits, Metric("fid_inception", "lower", True, "", "").limits
         ((0.0, 1.0), (0.0, inf))
         """
-        kind = self.name.partition("_")[0]
-        return {"gen2real": (0.0, 1.0), "real2gen": (0.0, 1.0), "fd": (0.0, inf), "fid": (0.0, inf), "is": (1.0, inf)}.get(
-            kind, (-inf, inf)
-        )
+        return _LIMITS.get(self.name.partition("_")[0], (-inf, inf))
 
     @property
     def sign(self) -> int:
@@ -60,6 +60,6 @@ class Metric:
         if value is None or pd.isna(value):
             return ""
         kind = self.name.partition("_")[0]
-        return (
-            f"{value:.2f}" if kind == "is" else f"{value:#.4g}".rstrip(".") if kind in ("fd", "fid", "kid") else f"{value:.3f}"
-        )
+        if kind == "is":
+            return f"{value:.2f}"
+        return f"{value:#.4g}".rstrip(".") if kind in ("fd", "fid", "kd", "kid") else f"{value:.3f}"

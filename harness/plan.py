@@ -332,7 +332,7 @@ class _Planner:
         """The weights that the evaluation needs. Raises ``InputError`` where it asks for what cannot be measured."""
         settings = spec.evaluate
         try:
-            metrics.check(settings.metrics, data.info.height, data.info.width)
+            metrics.check(settings.metrics, data.info, settings.samples)
             if "inception" not in settings.metrics:
                 if settings.inception_weights:
                     self.notes["evaluate.inception_weights is not used: evaluate.metrics does not list `inception`"] = None

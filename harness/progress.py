@@ -47,6 +47,14 @@ METRIC_HEADINGS = {
     "fid_inception": "fid",
     "is_inception": "is",
     "kid_inception": "kid",
+    "pairwise_distance_pixels": "pairwise\ndistance",
+    "near_duplicates_pixels": "near\nduplicates",
+    "density_dataset_classifier": "density",
+    "coverage_dataset_classifier": "coverage",
+    "sharpness_laplacian": "sharpness",
+    "memorization_pixels": "memorization",
+    "memorization_pixels_low": "memorization\nlow",
+    "memorization_pixels_high": "memorization\nhigh",
 }
 """Metric columns as tables on a screen call them; one that no row has is left out."""
 
@@ -322,7 +330,7 @@ def metric_text(name: str, value: float) -> str:
     ('0.807', '54.32', '2.35')
     """
     kind = name.partition("_")[0]
-    return f"{value:.2f}" if kind == "is" else f"{value:.4g}" if kind in ("fd", "fid", "kid") else f"{value:.3f}"
+    return f"{value:.2f}" if kind == "is" else f"{value:.4g}" if kind in ("fd", "fid", "kd", "kid") else f"{value:.3f}"
 
 
 def _status(state: _State) -> str:

@@ -12,8 +12,9 @@ import pyarrow as pa
 
 from trainables.evaluation.metrics import METRICS
 
-SCHEMA_VERSION = 2
-"""2: columns ``evaluation`` and ``gen2real_mlp_sklearn``; parts of 1 are read with nulls in them."""
+SCHEMA_VERSION = 3
+"""Parts of an older one are read with nulls in the columns that they lack. 2: columns ``evaluation`` and
+``gen2real_mlp_sklearn``. 3: the metrics of the groups ``diversity`` and ``memorization``, and more of the others."""
 
 _TEXT, _INT, _FLOAT, _TIME = pa.string(), pa.int64(), pa.float64(), pa.timestamp("us", tz="UTC")
 _METRIC_COLUMNS = [
@@ -101,7 +102,7 @@ TRIALS = _schema(
         ("evaluation_samples", _INT, "generated images behind the metrics (n)"),
         ("evaluation", _TEXT, "JSON: groups of metrics, version of the evaluation, SHA-256 of the Inception weights"),
         *_METRIC_COLUMNS,
-        ("per_class", _TEXT, "JSON: gen2real accuracy a class"),
+        ("per_class", _TEXT, "JSON: accuracy on each class of every gen2real classifier"),
         ("real", _TEXT, "JSON: the same metrics of n real training images: ceilings and floors (private)"),
         ("train_seconds", _FLOAT, "training, all attempts that lived to say it (owner only)"),
         ("evaluate_seconds", _FLOAT, "evaluation (owner only)"),

@@ -147,7 +147,9 @@ class EvaluateSpec(_Section):
         default=DEFAULT_METRICS, examples=["[standard, prior_work]"]
     )
     """Groups of metrics. ``standard``: small classifiers and a distance on one of them, seconds. ``prior_work``: the CNN and
-    the MLP that published tables are made with, a minute. ``inception``: FID, IS and KID, wants a GPU and its weights."""
+    the MLP that published tables are made with, a minute. ``inception``: FID, IS and KID, wants a GPU and its weights.
+    ``diversity``: distances within a class, near duplicates, density and coverage, sharpness, seconds. ``memorization``:
+    are samples nearer to training records than to held-out ones, seconds."""
     inception_weights: str | None = None
     """The file ``weights-inception-2015-12-05-6726825d.pth``. Empty: where the environment's ``DPSWEEP_INCEPTION`` says."""
 

@@ -155,7 +155,7 @@ def test_an_older_schema_is_read_and_said(copy: Path) -> None:
     change_part(copy, trial_parts(copy)[0], version=1)
     results = load(copy)
     assert len(results.trials) == 8
-    assert results.notes == ("small_grid has rows of the older schema 1 (now 2); columns they lack are empty.",)
+    assert results.notes == ("small_grid has rows of the older schema 1 (now 3); columns they lack are empty.",)
 
 
 def test_a_sweep_that_runs_is_said_to(copy: Path) -> None:

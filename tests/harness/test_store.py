@@ -74,7 +74,7 @@ def test_a_part_of_another_schema_is_refused_with_both_numbers(folders: Folders)
     path = folders.table("trials") / path.name
     table = pq.read_table(path)
     pq.write_table(table.replace_schema_metadata({"dpsweep.schema": "999"}), path)
-    with pytest.raises(LedgerError, match="has schema 999; this dpsweep reads schemas 1 to 2"):
+    with pytest.raises(LedgerError, match="has schema 999; this dpsweep reads schemas 1 to 3"):
         store.read(folders.sweep)
 
 

@@ -15,7 +15,7 @@ import torch
 from trainables.base import DataInfo, Dataset, Sampler
 from trainables.coins import torch_coins
 
-from . import inception
+from . import diversity, inception, memorization
 from . import reference as reference_stage
 from .features import extract
 from .fidelity import frechet_distance, inception_score, statistics
@@ -40,8 +40,8 @@ def evaluate(
     metrics: Collection[Group] = DEFAULT_METRICS,
     weights: InceptionWeights | None = None,
 ) -> dict[str, float]:
-    """The columns of these groups of ``metrics.METRICS`` for ``samples`` generated images, and with the standard ones
-    ``gen2real_cnn_class_<k>`` for every class.
+    """The columns of these groups of ``metrics.METRICS`` for ``samples`` generated images, and for every gen2real classifier
+    ``gen2real_<kind>_class_<k>``, its accuracy on each class.
 
     ``info`` describes the private training set, ``reference`` is the folder that ``reference.compute`` filled for the same
     groups, ``test`` is the real test set; ``weights`` go with the group ``inception``. Raises ``ValueError`` where
@@ -54,16 +54,21 @@ def evaluate(
         raise ValueError("metrics has `inception`, which needs weights")
     images, labels = generate(sampler, info=info, samples=samples, seed=seed)
     found: dict[str, float] = {}
-    for kind in itertools.chain.from_iterable(KINDS[group] for group in metrics):
+    for kind in itertools.chain.from_iterable(KINDS.get(group, ()) for group in metrics):
         found[f"gen2real_{kind}"], by_class = gen2real(kind, images, labels, test, seed=seed, device=device)
-        if kind == "cnn":
-            found |= {f"gen2real_cnn_class_{k}": value for k, value in enumerate(by_class)}
-    if "standard" in metrics:
+        found |= {f"gen2real_{kind}_class_{k}": value for k, value in enumerate(by_class)}
+    if not {"standard", "diversity"}.isdisjoint(metrics):
         real = reference_stage.load(reference, device)
         features, logits = extract(real.classifier, images, device)
-        found["real2gen_cnn"], _ = accuracy(logits.argmax(dim=1), labels, info.classes)
-        found["fd_dataset_classifier"] = frechet_distance(statistics(features), real.statistics)
-        found["is_dataset_classifier"] = inception_score(logits)
+        if "standard" in metrics:
+            found["real2gen_cnn"], _ = accuracy(logits.argmax(dim=1), labels, info.classes)
+            found["fd_dataset_classifier"] = frechet_distance(statistics(features), real.statistics)
+            found["is_dataset_classifier"] = inception_score(logits)
+        if "diversity" in metrics:
+            held = {"test": test, "classifier": real.classifier, "seed": real.summary["seed"]}
+            found |= diversity.measure(images, labels, features, device=device, **held)
+    if "memorization" in metrics:
+        found |= memorization.measure(images, memorization.load_reference(reference), device)
     if weights is not None and "inception" in metrics:
         network = inception.load_network(weights, device)
         found |= inception.measure(network, images, inception.load_reference(reference), device)

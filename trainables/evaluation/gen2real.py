@@ -17,9 +17,8 @@ Kind = StandardKind | Literal["lenet", "mlp_sklearn"]
 KINDS: dict[Group, tuple[Kind, ...]] = {
     "standard": ("cnn", "mlp", "logreg"),
     "prior_work": ("lenet", "mlp_sklearn"),
-    "inception": (),
 }
-"""Classifiers a group of metrics; the column is ``gen2real_<kind>``."""
+"""Classifiers of the groups of metrics that have any; the column is ``gen2real_<kind>``."""
 
 
 def gen2real(

@@ -6,7 +6,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from trainables.base import Stage
+from trainables.base import DataInfo, Stage
 
 from .weights import InceptionWeights
 
@@ -20,10 +20,10 @@ a source that lists one class after the other would have made useless). The gene
 MIN_SAMPLES = 10
 """Fewest images that can be evaluated: the inception score splits them in ten."""
 
-Group = Literal["standard", "prior_work", "inception"]
+Group = Literal["standard", "prior_work", "inception", "diversity", "memorization"]
 GROUPS: tuple[Group, ...] = get_args(Group)
 """What may be asked for. ``standard`` takes about ten seconds for 10,000 gray images on one core, ``prior_work`` another 40;
-``inception`` wants a GPU, and its weights."""
+``inception`` wants a GPU, and its weights. ``diversity`` and ``memorization`` take a few seconds each."""
 
 INCEPTION_CPU_SECONDS = 0.15
 """Of one core for one image, measured; what a plan warns of."""
@@ -58,6 +58,8 @@ def _gen2real(group: Group, classifier: str) -> Metric:
 
 
 _TRAINING_SET = "real training set, all of it"
+_AS_MANY = "as many real as generated ones"
+_RECORDS = "as many training records as records of the test set, at most 10,000 and at most half of the training set"
 _INCEPTION = "Inception of 2015-12-05 by torch-fidelity; uint8 images, gray repeated in three channels"
 
 METRICS: dict[str, Metric] = {
@@ -110,6 +112,64 @@ METRICS: dict[str, Metric] = {
         reference="real training set, at most 10,000 of it",
         description=f"KID, unbiased, mean of 100 subsets of 1,000 (all where there are fewer); {_INCEPTION}",
     ),
+    "pairwise_distance_pixels": Metric(
+        group="diversity",
+        direction="higher",
+        private=False,
+        reference=f"real test set, at most 1,000 of a class; {_AS_MANY}",
+        description="mean distance of two images of a class, as a ratio to real images': 1 is the goal, noise lies above it",
+    ),
+    "near_duplicates_pixels": Metric(
+        group="diversity",
+        direction="lower",
+        private=False,
+        reference=f"real test set, at most 1,000 of a class; {_AS_MANY}",
+        description="share of images whose nearest other one of the class is no farther than the nearest neighbours of 1 % of "
+        "real images are (our definition): .01 is as real images",
+    ),
+    "density_dataset_classifier": Metric(
+        group="diversity",
+        direction="higher",
+        private=True,
+        reference=f"real test set, at most 10,000 of it, features of the CNN trained on the real training set; {_AS_MANY}",
+        description="density (Naeem et al. 2020, k = 5) on the CNN's 64 features: 1 is as real images; may be over 1",
+    ),
+    "coverage_dataset_classifier": Metric(
+        group="diversity",
+        direction="higher",
+        private=True,
+        reference=f"real test set, at most 10,000 of it, features of the CNN trained on the real training set; {_AS_MANY}",
+        description="coverage (Naeem et al. 2020, k = 5) on the CNN's 64 features: the same law reaches .97",
+    ),
+    "sharpness_laplacian": Metric(
+        group="diversity",
+        direction="higher",
+        private=False,
+        reference="real test set",
+        description="mean variance of the Laplacian, as a ratio to real images': 1 is the goal, noise lies above it",
+    ),
+    "memorization_pixels": Metric(
+        group="memorization",
+        direction="lower",
+        private=True,
+        reference=_RECORDS,
+        description="share of images nearer to a training record than to all held-out ones, .5 expected of a generator that "
+        "knows neither: an indicator of memorisation, not of privacy; only the training records compared with can show",
+    ),
+    "memorization_pixels_low": Metric(
+        group="memorization",
+        direction="lower",
+        private=True,
+        reference=_RECORDS,
+        description="lower end of the share's 95 % Clopper-Pearson interval, over draws of the generated images",
+    ),
+    "memorization_pixels_high": Metric(
+        group="memorization",
+        direction="lower",
+        private=True,
+        reference=_RECORDS,
+        description="upper end of the share's 95 % Clopper-Pearson interval, over draws of the generated images",
+    ),
 }
 
 
@@ -120,14 +180,21 @@ def columns(groups: Collection[Group]) -> list[str]:
 
 SMALLEST_SIDE = 18
 """Fewest pixels a side that the prior work's convolutions leave anything of."""
+SAMPLES_A_CLASS = 10
+"""Fewest generated images of a class whose distances from each other say anything."""
 
 
-def check(groups: Collection[Group], height: int, width: int) -> None:
-    """Raise ``ValueError`` with one sentence where images of this size cannot be measured so."""
-    if "prior_work" in groups and min(height, width) < SMALLEST_SIDE:
+def check(groups: Collection[Group], info: DataInfo, samples: int) -> None:
+    """Raise ``ValueError`` with one sentence where so many images of such data cannot be measured so."""
+    if "prior_work" in groups and min(info.height, info.width) < SMALLEST_SIDE:
         raise ValueError(
             f"metrics has `prior_work`, whose networks need images of at least {SMALLEST_SIDE} pixels a side; these have "
-            f"{height} x {width}: leave it out or set data.resolution"
+            f"{info.height} x {info.width}: leave it out or set data.resolution"
+        )
+    if "diversity" in groups and samples < SAMPLES_A_CLASS * info.classes:
+        raise ValueError(
+            f"metrics has `diversity`, which compares images within a class and needs at least {SAMPLES_A_CLASS} of each: set "
+            f"evaluate.samples to {SAMPLES_A_CLASS * info.classes} or more (it is {samples}), or leave it out"
         )
 
 

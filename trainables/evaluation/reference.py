@@ -21,7 +21,7 @@ from trainables.base import Dataset
 from trainables.coins import torch_coins
 from trainables.networks.classifier import CNN
 
-from . import inception
+from . import diversity, inception, memorization
 from .features import extract
 from .fidelity import Statistics, frechet_distance, inception_score, statistics
 from .gen2real import KINDS, gen2real
@@ -49,7 +49,8 @@ def compute(config: Mapping[str, Any], train: Dataset, test: Dataset, directory:
     ``inception.safetensors`` is written too. In ``reference.json`` ``real`` holds each metric's value for real images in
     place of generated ones, ``samples`` training images (all, if there are fewer): ceilings of gen2real, the Frechet
     distance's floor, the score's ceiling. The training images are no fair stand-in where they are the reference themselves:
-    real2gen is the classifier's accuracy on the test set, and FID and KID are those of as many test images, or of all.
+    real2gen is the classifier's accuracy on the test set, and FID and KID are those of as many test images, or of all. For
+    memorisation they are training images that it does not compare with.
     """
     seed, samples = config["seed"], min(config["samples"], len(train.labels))
     weights = _weights(config)
@@ -70,8 +71,13 @@ def compute(config: Mapping[str, Any], train: Dataset, test: Dataset, directory:
         "fd_dataset_classifier": frechet_distance(statistics(real_features), test_statistics),
         "is_dataset_classifier": inception_score(real_logits),
     }
-    for kind in itertools.chain.from_iterable(KINDS[group] for group in config["metrics"]):
+    for kind in itertools.chain.from_iterable(KINDS.get(group, ()) for group in config["metrics"]):
         real[f"gen2real_{kind}"], _ = gen2real(kind, real_images, real_labels, test, seed=seed, device=device)
+    if "diversity" in config["metrics"]:
+        held = {"test": test, "classifier": classifier, "seed": seed}
+        real |= diversity.measure(real_images, real_labels, real_features, device=device, **held)
+    if "memorization" in config["metrics"]:
+        real |= memorization.compute_reference(train, test, directory, samples=samples, seed=seed, device=device)
     if network is not None:
         logits = inception.compute_reference(network, images[order], directory, device, scored=samples)
         chosen = torch.randperm(len(test_labels), generator=torch_coins(seed, "real test images"))[:samples]

@@ -79,9 +79,10 @@ def test_real_images_reach_the_ceilings_that_the_reference_stage_states(real_sco
 
 
 def test_columns_are_those_of_the_schema_and_one_a_class(real_score):
-    by_class = {f"gen2real_cnn_class_{k}" for k in range(10)}
-    assert set(real_score) == set(STANDARD) | by_class
-    assert np.mean([real_score[name] for name in by_class]) == pytest.approx(real_score["gen2real_cnn"], abs=0.01)
+    by_class = {kind: {f"gen2real_{kind}_class_{k}" for k in range(10)} for kind in ("cnn", "mlp", "logreg")}
+    assert set(real_score) == set(STANDARD).union(*by_class.values())
+    for kind, names in by_class.items():
+        assert np.mean([real_score[name] for name in names]) == pytest.approx(real_score[f"gen2real_{kind}"], abs=0.01)
 
 
 def test_the_same_seed_gives_the_same_numbers_and_another_one_others(score, digits, real_score):
