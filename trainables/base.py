@@ -13,6 +13,8 @@ A method is a package with two modules, so that planning a sweep never imports t
 
 ``training.py`` (torch)
     ``Trainer`` and ``load_sampler`` as the protocols below describe.
+    Optional: ``recipe(config, info) -> trainables.standalone.recipe.Recipe``, from which ``load_sampler`` is a line and without
+    which no generator of the method can be released (``harness.release``).
 
 The noise multipliers that ``mechanism`` returns are relative: the accountant multiplies all of them by one factor, found
 for the target epsilon or given in the sweep file.

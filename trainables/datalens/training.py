@@ -11,6 +11,7 @@ from trainables.base import Dataset
 from trainables.coins import torch_coins
 from trainables.pate.training import FeedbackTrainer
 from trainables.pate.training import load_sampler as load_sampler
+from trainables.pate.training import recipe as recipe
 from trainables.privacy.sanitizer import Sanitizer
 
 from .method import Config, check

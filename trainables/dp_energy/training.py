@@ -10,9 +10,10 @@ import torch
 
 from trainables.base import DataInfo, Dataset, Sampler
 from trainables.coins import torch_coins
-from trainables.networks.averaged import AveragedGenerator, cosine, load_kept
+from trainables.networks.averaged import AveragedGenerator, cosine
 from trainables.networks.generator import Generator
 from trainables.privacy.sanitizer import Sanitizer
+from trainables.standalone.recipe import Recipe
 
 from .contributions import contributions, repulsion
 from .features import Features, as_images
@@ -44,7 +45,7 @@ class Trainer:
         self._record_labels = torch.from_numpy(data.labels).to(device)
         self._labels = torch.arange(data.classes, device=device).repeat_interleave(config.slots // data.classes)
         self._features = Features(config, data.info.channels, seed, device)
-        generator = build_generator(config, data.info, device, torch_coins(seed, "generator"))
+        generator = recipe(config, data.info).build(device, torch_coins(seed, "generator"))
         self._network = AveragedGenerator(generator, config.learning_rate)
         self._step = 0
 
@@ -117,21 +118,18 @@ class Trainer:
         self._network.load_state_dict(state)
 
 
-def build_generator(config: Config, info: DataInfo, device: torch.device, rng: torch.Generator | None = None) -> Generator:
-    """The generator that ``config`` describes; without ``rng`` its weights are to be loaded."""
-    generator = Generator(
-        info.shape,
-        info.classes,
-        z_dim=config.z_dim,
-        channels=config.generator_channels,
-        noise_injection=config.noise_injection,
-        rng=rng,
-    )
-    return generator.to(device)
+def recipe(config: Config, info: DataInfo) -> Recipe:
+    """The generator that ``config`` describes."""
+    arguments = {
+        "shape": info.shape,
+        "classes": info.classes,
+        "z_dim": config.z_dim,
+        "channels": config.generator_channels,
+        "noise_injection": config.noise_injection,
+    }
+    return Recipe(network=Generator, arguments=arguments)
 
 
 def load_sampler(config: Config, info: DataInfo, released: Mapping[str, torch.Tensor], device: torch.device) -> Sampler:
     """The sampler of a generator that ``Trainer.released`` wrote."""
-    generator = build_generator(config, info, device)
-    load_kept(generator, released)
-    return generator.sample
+    return recipe(config, info).load(released, device)

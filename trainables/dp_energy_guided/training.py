@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from trainables.base import Dataset
+from trainables.base import DataInfo, Dataset
 from trainables.dp_energy.training import Trainer as EnergyTrainer
 from trainables.dp_energy.training import load_sampler as load_sampler
+from trainables.dp_energy.training import recipe as energy_recipe
 from trainables.privacy.sanitizer import Sanitizer
+from trainables.standalone.recipe import Recipe
 
 from .classifier import PrivateClassifier
 from .method import Config
@@ -62,3 +65,8 @@ class Trainer:
         """Go on where ``state_dict`` was taken."""
         self._classifier.load_state_dict(state["classifier"])
         self._energy.load_state_dict(state["energy"])
+
+
+def recipe(config: Config, info: DataInfo) -> Recipe:
+    """The generator that ``config`` describes; the private classifier is kept beside it."""
+    return replace(energy_recipe(config, info), beside=("classifier.weight",))

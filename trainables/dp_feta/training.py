@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from trainables.base import Dataset
+from trainables.base import DataInfo, Dataset
 from trainables.coins import torch_coins
 from trainables.dpdm.diffusion import batch_loss
 from trainables.dpdm.training import Trainer as DpdmTrainer
 from trainables.dpdm.training import load_sampler as load_sampler
+from trainables.dpdm.training import recipe as dpdm_recipe
 from trainables.networks.averaged import cosine
 from trainables.privacy.sanitizer import Sanitizer
+from trainables.standalone.recipe import Recipe
 
 from .means import augment, release_means
 from .method import Config, check
@@ -89,3 +92,8 @@ class Trainer:
         self._means = [mean.clone().to(self._device) for mean in state["means"]]
         self._warm_steps = state["warm_steps"]
         self._dpdm.load_state_dict(state["dpdm"])
+
+
+def recipe(config: Config, info: DataInfo) -> Recipe:
+    """dpdm's; the released mean images are kept beside it."""
+    return replace(dpdm_recipe(config, info), beside=("means",))

@@ -10,10 +10,10 @@ import torch
 
 from trainables.base import DataInfo, Dataset, Sampler
 from trainables.coins import torch_coins
-from trainables.networks.averaged import AveragedGenerator, cosine, load_kept
-from trainables.networks.conditional import ConditionalGenerator
+from trainables.networks.averaged import AveragedGenerator, cosine
 from trainables.networks.generator import Generator
 from trainables.privacy.sanitizer import Sanitizer
+from trainables.standalone.recipe import Recipe
 
 from .embedding import FourierFeatures, load
 from .generator import PublishedGenerator
@@ -45,7 +45,7 @@ class Trainer:
         self._features = FourierFeatures(settings, info.shape, device)
         # A class's mean, were the classes of equal size: how many records one has is not known, and not needed.
         self._target = load(stages[EMBEDDING], device) * (info.classes / info.size)
-        generator = build_generator(config, info, device, torch_coins(seed, "generator"))
+        generator = recipe(config, info).build(device, torch_coins(seed, "generator"))
         self._network = AveragedGenerator(generator, config.learning_rate)
         self._step = 0
 
@@ -85,27 +85,15 @@ class Trainer:
         self._network.load_state_dict(state)
 
 
-def build_generator(
-    config: Config, info: DataInfo, device: torch.device, rng: torch.Generator | None = None
-) -> ConditionalGenerator:
-    """The generator that ``config`` describes; without ``rng`` its weights are to be loaded."""
-    generator: ConditionalGenerator
+def recipe(config: Config, info: DataInfo) -> Recipe:
+    """The generator that ``config`` describes."""
+    arguments = {"shape": info.shape, "classes": info.classes, "z_dim": config.z_dim}
     if config.generator == "published":
-        generator = PublishedGenerator(info.shape, info.classes, z_dim=config.z_dim, rng=rng)
-    else:
-        generator = Generator(
-            info.shape,
-            info.classes,
-            z_dim=config.z_dim,
-            channels=config.generator_channels,
-            noise_injection=config.noise_injection,
-            rng=rng,
-        )
-    return generator.to(device)
+        return Recipe(network=PublishedGenerator, arguments=arguments)
+    arguments |= {"channels": config.generator_channels, "noise_injection": config.noise_injection}
+    return Recipe(network=Generator, arguments=arguments)
 
 
 def load_sampler(config: Config, info: DataInfo, released: Mapping[str, torch.Tensor], device: torch.device) -> Sampler:
     """The sampler of a generator that ``Trainer.released`` wrote."""
-    generator = build_generator(config, info, device)
-    load_kept(generator, released)
-    return generator.sample
+    return recipe(config, info).load(released, device)

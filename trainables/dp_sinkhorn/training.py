@@ -13,8 +13,9 @@ from torch import nn
 from trainables.base import DataInfo, Dataset, Sampler
 from trainables.coins import torch_coins
 from trainables.dp_energy.features import as_images
-from trainables.networks.averaged import PREFIX, AveragedGenerator, cosine, load_kept
+from trainables.networks.averaged import PREFIX, AveragedGenerator, cosine
 from trainables.privacy.sanitizer import Sanitizer, clip_weights
+from trainables.standalone.recipe import Recipe
 
 from .generator import SinkhornGenerator
 from .method import Config, check, extra_images
@@ -45,7 +46,7 @@ class Trainer:
         self._info = data.info
         self._images = torch.from_numpy(data.images).to(device)
         self._record_labels = torch.from_numpy(data.labels).to(device)
-        generator = build_generator(config, data.info, device, torch_coins(seed, "generator"))
+        generator = recipe(config, data.info).build(device, torch_coins(seed, "generator"))
         self._network = AveragedGenerator(generator, config.learning_rate, betas=(0.9, 0.999), weight_decay=config.weight_decay)
         self._step = 0
 
@@ -147,23 +148,18 @@ class Trainer:
         self._network.load_state_dict(state)
 
 
-def build_generator(
-    config: Config, info: DataInfo, device: torch.device, rng: torch.Generator | None = None
-) -> SinkhornGenerator:
-    """The generator that ``config`` describes; without ``rng`` its weights are to be loaded."""
-    generator = SinkhornGenerator(
-        info.shape,
-        info.classes,
-        z_dim=config.z_dim,
-        label_dim=config.label_dim,
-        channels=config.generator_channels,
-        rng=rng,
-    )
-    return generator.to(device)
+def recipe(config: Config, info: DataInfo) -> Recipe:
+    """The generator that ``config`` describes."""
+    arguments = {
+        "shape": info.shape,
+        "classes": info.classes,
+        "z_dim": config.z_dim,
+        "label_dim": config.label_dim,
+        "channels": config.generator_channels,
+    }
+    return Recipe(network=SinkhornGenerator, arguments=arguments)
 
 
 def load_sampler(config: Config, info: DataInfo, released: Mapping[str, torch.Tensor], device: torch.device) -> Sampler:
     """The sampler of a generator that ``Trainer.released`` wrote."""
-    generator = build_generator(config, info, device)
-    load_kept(generator, released)
-    return generator.sample
+    return recipe(config, info).load(released, device)

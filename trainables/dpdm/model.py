@@ -13,7 +13,7 @@ from trainables.networks.denoiser import Denoiser
 from trainables.networks.unet_plan import UNetPlan
 
 from .method import SamplerConfig
-from .sampler import sample
+from .sampler import SamplerSettings, sample
 
 PREFIX = "denoiser."
 """What the tensors of the averaged denoiser are called with in a kept file."""
@@ -23,7 +23,7 @@ class Model:
     """Adam on ``network``, and an exponential moving average of its weights."""
 
     def __init__(self, plan: UNetPlan, sampler: SamplerConfig, device: torch.device, seed: int) -> None:
-        self._sampler = sampler
+        self._sampler = SamplerSettings(**sampler.model_dump())
         self.network = Denoiser(plan, torch_coins(seed, "denoiser")).to(device)
         self._average = copy.deepcopy(self.network).requires_grad_(False)
         self._optimizer = torch.optim.Adam(self.network.parameters())
@@ -66,10 +66,3 @@ class Model:
         self.network.load_state_dict(state["network"])
         self._average.load_state_dict(state["average"])
         self._optimizer.load_state_dict(state["optimizer"])
-
-
-def load_denoiser(plan: UNetPlan, released: Mapping[str, torch.Tensor], device: torch.device) -> Denoiser:
-    """The network that ``Model.released`` wrote."""
-    network = Denoiser(plan).to(device).requires_grad_(False)
-    network.load_state_dict({name[len(PREFIX) :]: value for name, value in released.items() if name.startswith(PREFIX)})
-    return network

@@ -12,11 +12,12 @@ from trainables.base import DataInfo, Dataset, Sampler
 from trainables.networks.averaged import cosine
 from trainables.per_record_gradients import assign_gradient, micro_batch_size, record_gradients
 from trainables.privacy.sanitizer import Contribution, Sanitizer
+from trainables.standalone.recipe import Recipe
 
 from .diffusion import record_draws, record_loss, to_model
 from .method import Config, check, network_plan
-from .model import Model, load_denoiser
-from .sampler import sample
+from .model import PREFIX, Model
+from .sampler import DiffusionGenerator
 
 IMAGES_AT_ONCE = 512
 """Noisy images (records x noise multiplicity) that the denoiser works on at once."""
@@ -81,7 +82,14 @@ class Trainer:
         self.model.load_state_dict(state)
 
 
+def recipe(config: Config, info: DataInfo) -> Recipe:
+    """The denoiser and the sampler that ``config`` describes."""
+    settings = {"network": config.network.model_dump(), "sampler": config.sampler.model_dump()}
+    return Recipe(
+        network=DiffusionGenerator, arguments={"shape": info.shape, "classes": info.classes, **settings}, prefix=PREFIX
+    )
+
+
 def load_sampler(config: Config, info: DataInfo, released: Mapping[str, torch.Tensor], device: torch.device) -> Sampler:
     """The sampler of a denoiser that ``Trainer.released`` wrote."""
-    network = load_denoiser(network_plan(config, info), released, device)
-    return lambda labels, rng: sample(network, config.sampler, labels, rng)
+    return recipe(config, info).load(released, device)

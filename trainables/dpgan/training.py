@@ -12,9 +12,10 @@ from torch import nn
 
 from trainables.base import DataInfo, Dataset, Sampler
 from trainables.coins import torch_coins
-from trainables.networks.averaged import AveragedGenerator, load_kept
+from trainables.networks.averaged import AveragedGenerator
 from trainables.per_record_gradients import Call, assign_gradient, micro_batch_size, parameter_count, record_gradients
 from trainables.privacy.sanitizer import Contribution, Sanitizer, clip_weights
+from trainables.standalone.recipe import Recipe
 
 from .critic_steps import CriticSteps
 from .method import Config, check, sampling_rate
@@ -49,7 +50,7 @@ class Trainer:
         critic = Critic(info.shape, info.classes, channels=config.critic_channels, rng=torch_coins(seed, "critic"))
         self._critic = critic.to(device)
         self._critic_optimizer = torch.optim.Adam(self._critic.parameters(), lr=config.critic_learning_rate, betas=_BETAS)
-        generator = build_generator(config, info, device, torch_coins(seed, "generator"))
+        generator = recipe(config, info).build(device, torch_coins(seed, "generator"))
         self._network = AveragedGenerator(generator, config.generator_learning_rate, betas=_BETAS)
         self._micro_batch = micro_batch_size(self._critic)
         self._step = 0
@@ -134,16 +135,15 @@ class Trainer:
         self._network.load_state_dict(state)
 
 
-def build_generator(config: Config, info: DataInfo, device: torch.device, rng: torch.Generator | None = None) -> DCGAN:
-    """The generator that ``config`` describes; without ``rng`` its weights are to be loaded."""
-    return DCGAN(info.shape, info.classes, z_dim=config.z_dim, channels=config.generator_channels, rng=rng).to(device)
+def recipe(config: Config, info: DataInfo) -> Recipe:
+    """The generator that ``config`` describes."""
+    size = {"z_dim": config.z_dim, "channels": config.generator_channels}
+    return Recipe(network=DCGAN, arguments={"shape": info.shape, "classes": info.classes, **size})
 
 
 def load_sampler(config: Config, info: DataInfo, released: Mapping[str, torch.Tensor], device: torch.device) -> Sampler:
     """The sampler of a generator that ``Trainer.released`` wrote."""
-    generator = build_generator(config, info, device)
-    load_kept(generator, released)
-    return generator.sample
+    return recipe(config, info).load(released, device)
 
 
 def _real_loss(call: Call, image: torch.Tensor, one_hot: torch.Tensor) -> torch.Tensor:

@@ -68,12 +68,6 @@ class AveragedGenerator:
         self._optimizer.load_state_dict(state["optimizer"])
 
 
-def load_kept(generator: ConditionalGenerator, released: Mapping[str, torch.Tensor]) -> None:
-    """Fill ``generator`` with what ``AveragedGenerator.released`` gave, ready to sample."""
-    generator.requires_grad_(False).eval()
-    generator.load_state_dict({name[len(PREFIX) :]: value for name, value in released.items() if name.startswith(PREFIX)})
-
-
 def cosine(step: int, steps: int, final: float = 0.05) -> float:
     """Share of the learning rate at ``step`` of ``steps``: from 1 down to ``final`` on half a cosine.
 

@@ -26,13 +26,13 @@ class Block:
     def parameters(self, embedding: int) -> int:
         """Weights and biases, with an embedding of that length."""
         inside, out = self.in_channels, self.out_channels
-        count = 2 * inside + _convolution(inside, out, KERNEL)  # group norm, first convolution
+        count = 2 * inside + _convolution_weights(inside, out, KERNEL)  # group norm, first convolution
         count += embedding * out + out
-        count += 2 * out + _convolution(out, out, KERNEL)
+        count += 2 * out + _convolution_weights(out, out, KERNEL)
         if inside != out:
-            count += _convolution(inside, out, 1)
+            count += _convolution_weights(inside, out, 1)
         if self.attention:
-            count += 2 * out + _convolution(out, 3 * out, 1) + _convolution(out, out, 1)
+            count += 2 * out + _convolution_weights(out, 3 * out, 1) + _convolution_weights(out, out, 1)
         return count
 
 
@@ -61,12 +61,12 @@ class UNetPlan:
     @property
     def parameters(self) -> int:
         """P, the number of trainable weights."""
-        count = _convolution(self.folded_channels, self.channels, KERNEL)
+        count = _convolution_weights(self.folded_channels, self.channels, KERNEL)
         count += self.channels * self.embedding + self.embedding + self.embedding**2 + self.embedding  # noise level
         count += self.classes * self.embedding
         count += sum(block.parameters(self.embedding) for block in (*self.down, *self.middle, *self.up))
         last = self.up[-1].out_channels
-        return count + 2 * last + _convolution(last, self.folded_channels, KERNEL)
+        return count + 2 * last + _convolution_weights(last, self.folded_channels, KERNEL)
 
 
 def plan_unet(
@@ -116,5 +116,5 @@ def plan_unet(
     return UNetPlan(shape=shape, classes=classes, channels=channels, patch=patch, down=tuple(down), middle=middle, up=tuple(up))
 
 
-def _convolution(inside: int, out: int, kernel: int) -> int:
+def _convolution_weights(inside: int, out: int, kernel: int) -> int:
     return inside * out * kernel**2 + out

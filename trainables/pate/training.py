@@ -12,11 +12,11 @@ import torch
 from trainables.base import DataInfo, Dataset, Sampler
 from trainables.coins import torch_coins
 from trainables.data.shards import partition
-from trainables.networks.averaged import AveragedGenerator, load_kept
-from trainables.networks.conditional import ConditionalGenerator
+from trainables.networks.averaged import AveragedGenerator
 from trainables.networks.dcgan import DCGANGenerator
 from trainables.networks.generator import Generator
 from trainables.privacy.sanitizer import Sanitizer
+from trainables.standalone.recipe import Recipe
 
 from .settings import FeedbackConfig, PateConfig, check_pate
 from .teachers import TeacherBank
@@ -52,7 +52,7 @@ class PateTrainer(ABC):
             learning_rate=config.teacher_learning_rate,
             seed=seed,
         )
-        generator = build_generator(config, data.info, device, torch_coins(seed, "generator"))
+        generator = recipe(config, data.info).build(device, torch_coins(seed, "generator"))
         self._network = AveragedGenerator(generator, config.learning_rate)
         self._step = 0
 
@@ -141,19 +141,15 @@ class FeedbackTrainer(PateTrainer):
         return diagnostics
 
 
-def build_generator(
-    config: PateConfig, info: DataInfo, device: torch.device, rng: torch.Generator | None = None
-) -> ConditionalGenerator:
-    """The generator that ``config`` describes; without ``rng`` its weights are to be loaded."""
-    network = Generator if config.generator == "small" else DCGANGenerator
-    generator = network(
-        info.shape, info.classes, z_dim=config.z_dim, channels=config.generator_channels, noise_injection=0.0, rng=rng
+def recipe(config: PateConfig, info: DataInfo) -> Recipe:
+    """The generator that ``config`` describes."""
+    size = {"z_dim": config.z_dim, "channels": config.generator_channels, "noise_injection": 0.0}
+    return Recipe(
+        network=Generator if config.generator == "small" else DCGANGenerator,
+        arguments={"shape": info.shape, "classes": info.classes, **size},
     )
-    return generator.to(device)
 
 
 def load_sampler(config: PateConfig, info: DataInfo, released: Mapping[str, torch.Tensor], device: torch.device) -> Sampler:
     """The sampler of a generator that ``Trainer.released`` wrote."""
-    generator = build_generator(config, info, device)
-    load_kept(generator, released)
-    return generator.sample
+    return recipe(config, info).load(released, device)

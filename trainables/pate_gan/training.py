@@ -15,6 +15,7 @@ from trainables.coins import torch_coins
 from trainables.pate.teachers import KINDS
 from trainables.pate.training import PateTrainer
 from trainables.pate.training import load_sampler as load_sampler
+from trainables.pate.training import recipe as recipe
 from trainables.privacy.sanitizer import Sanitizer
 
 from .method import Config, check

@@ -23,7 +23,7 @@ from trainables.networks.encoder import Decoders, Encoders, elbo_loss
 from trainables.networks.stacked import StackedGenerators
 
 from .critics import Batches, CriticTraining
-from .generators import build
+from .generators import generator_recipe
 from .settings import CriticConfig
 from .states import save_states
 
@@ -94,7 +94,8 @@ class _LocalGenerators:
         else:
             settings = {name: pretraining[name] for name in ("z_dim", "z_distribution")} | {"noise_injection": 0.0}
             network, channels = pretraining["network"]["generator"], pretraining["network"]["generator_channels"]
-            self._each = [build(network, info, channels=channels, **settings, rng=rng).to(device) for rng in coins]
+            recipe = generator_recipe(network, info, channels=channels, **settings)
+            self._each = [recipe.build(device, rng) for rng in coins]
 
     def parameters(self) -> list[torch.nn.Parameter]:
         networks = self._each if self._stack is None else [self._stack]

@@ -12,16 +12,16 @@ import torch
 from trainables.base import DataInfo, Dataset, Sampler
 from trainables.coins import torch_coins
 from trainables.data.shards import partition
-from trainables.networks.averaged import AveragedGenerator, cosine, load_kept
-from trainables.networks.conditional import ConditionalGenerator
+from trainables.networks.averaged import AveragedGenerator, cosine
 from trainables.privacy.sanitizer import Sanitizer
+from trainables.standalone.recipe import Recipe
 
 from .bounds import row_bound
 from .classifier import SequentialClassifier
 from .critics import Batches
 from .feedback import Feedback
 from .feedback import build as build_feedback
-from .generators import build
+from .generators import generator_recipe
 from .injected_noise import noise_kind, set_noise
 from .method import check, class_presence
 from .settings import Config, repulsion_at, signals, weights
@@ -44,7 +44,7 @@ class Trainer:
         check(config, data.info)
         self._config, self._sanitizer, self._device, self._seed = config, sanitizer, device, seed
         self._info = data.info
-        generator = build_generator(config, data.info, torch_coins(seed, "generator")).to(device)
+        generator = recipe(config, data.info).build(device, torch_coins(seed, "generator"))
         self._network = AveragedGenerator(generator, config.learning_rate)
         self._step = 0
 
@@ -155,9 +155,9 @@ class Trainer:
             feedback.load_state_dict(state["feedback"][name])
 
 
-def build_generator(config: Config, info: DataInfo, rng: torch.Generator | None = None) -> ConditionalGenerator:
-    """The generator that ``config`` describes; without ``rng`` its weights are to be loaded."""
-    return build(
+def recipe(config: Config, info: DataInfo) -> Recipe:
+    """The generator that ``config`` describes."""
+    return generator_recipe(
         config.generator,
         info,
         channels=config.generator_channels,
@@ -165,12 +165,9 @@ def build_generator(config: Config, info: DataInfo, rng: torch.Generator | None 
         z_distribution=config.z_distribution,
         noise_injection=config.noise_injection,
         noise_kind=noise_kind(config),
-        rng=rng,
     )
 
 
 def load_sampler(config: Config, info: DataInfo, released: Mapping[str, torch.Tensor], device: torch.device) -> Sampler:
     """The sampler of a generator that ``Trainer.released`` wrote."""
-    generator = build_generator(config, info)
-    load_kept(generator, released)
-    return generator.to(device).sample
+    return recipe(config, info).load(released, device)

@@ -6,10 +6,11 @@ import pytest
 import torch
 
 from trainables.coins import torch_coins
-from trainables.networks.averaged import AveragedGenerator, load_kept
+from trainables.networks.averaged import PREFIX, AveragedGenerator
 from trainables.networks.dcgan import DCGANGenerator
 from trainables.networks.generator import Generator
 from trainables.networks.resnet import ResNetGenerator
+from trainables.standalone.runtime import fill
 
 NETWORKS = [Generator, ResNetGenerator, DCGANGenerator]
 MAPS = {Generator: 2, ResNetGenerator: 3, DCGANGenerator: 2}
@@ -73,10 +74,10 @@ def test_a_set_noise_is_the_fixed_one_and_travels_with_the_kept_weights(network)
     released = trained.released()
     assert torch.equal(released["generator.noise_scales"], torch.full((MAPS[network],), 0.7))
     loaded = generator_of(network, "kept", 0.1, rng=None)
-    load_kept(loaded, released)
+    fill(loaded, released, PREFIX)
     assert torch.equal(sample(loaded), sample(trained.average))
     fixed = generator_of(network, "fixed", 0.7, rng=None)
-    load_kept(fixed, {key: tensor for key, tensor in released.items() if key != "generator.noise_scales"})
+    fill(fixed, {key: tensor for key, tensor in released.items() if key != "generator.noise_scales"}, PREFIX)
     assert torch.equal(sample(fixed), sample(loaded))
 
 
@@ -88,7 +89,7 @@ def test_learnt_scales_take_gradients_are_averaged_and_are_kept(network):
     torch.testing.assert_close(learnt.abs(), torch.full_like(learnt, 0.1))  # Adam's first step, so each had a gradient
     torch.testing.assert_close(kept, learnt.detach() / 4)
     loaded = generator_of(network, "learnt", 0.0, rng=None)
-    load_kept(loaded, trained.released())
+    fill(loaded, trained.released(), PREFIX)
     assert torch.equal(loaded.noise_scales, kept)
     assert torch.equal(sample(loaded), sample(trained.average))
 

@@ -3,7 +3,7 @@ import torch
 
 from trainables.base import DataInfo
 from trainables.coins import torch_coins
-from trainables.sharded_gan.generators import NETWORKS, build
+from trainables.sharded_gan.generators import NETWORKS, generator_recipe
 
 LABELS = torch.tensor([0, 1, 1, 0])
 
@@ -12,7 +12,7 @@ def built(name, shape, **settings):
     channels, height, width = shape
     info = DataInfo(size=100, channels=channels, height=height, width=width, classes=2)
     sizes = {"channels": 4, "z_dim": 3, "z_distribution": "bernoulli", "noise_injection": 0.2}
-    return build(name, info, **{**sizes, "rng": torch_coins(0, "weights"), **settings})
+    return generator_recipe(name, info, **{**sizes, **settings}).build(torch.device("cpu"), torch_coins(0, "weights"))
 
 
 @pytest.mark.parametrize("name", NETWORKS)

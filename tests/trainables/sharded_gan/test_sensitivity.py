@@ -12,7 +12,7 @@ from trainables.coins import torch_coins
 from trainables.data.shards import partition
 from trainables.privacy.mechanism import scale_noise
 from trainables.privacy.sanitizer import PrivacyViolation, Sanitizer
-from trainables.sharded_gan.training import Trainer, build_generator
+from trainables.sharded_gan.training import Trainer, recipe
 
 DRAW = [[1, 3, 4]]
 SHARD = 3
@@ -23,7 +23,7 @@ CLIP = 0.05
 def generated(config, data) -> np.ndarray:
     """The images that the first step asks about, rounded to bytes, ``[B, C, H, W]``."""
     config = registry.method("gs_wgan").Config(**config)
-    generator = build_generator(config, data.info, torch_coins(0, "generator"))
+    generator = recipe(config, data.info).build(torch.device("cpu"), torch_coins(0, "generator"))
     labels = torch.randint(data.classes, (config.generator_batch,), generator=torch_coins(0, "labels", 0))
     z = generator.draw_z(len(labels), torch_coins(0, "z", 0))
     with torch.no_grad():
