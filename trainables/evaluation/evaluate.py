@@ -15,13 +15,13 @@ import torch
 from trainables.base import DataInfo, Dataset, Sampler
 from trainables.coins import torch_coins
 
-from . import diversity, inception, memorization
+from . import diversity, inception, memorization, prior_work
 from . import reference as reference_stage
 from .features import extract
 from .fidelity import frechet_distance, inception_score, statistics
 from .gen2real import KINDS, gen2real
 from .metrics import DEFAULT_METRICS, MIN_SAMPLES, Group
-from .utility import accuracy
+from .utility import accuracy, predict
 from .weights import InceptionWeights
 
 SAMPLING_BATCH = 500
@@ -67,6 +67,9 @@ def evaluate(
         if "diversity" in metrics:
             held = {"test": test, "classifier": real.classifier, "seed": real.summary["seed"]}
             found |= diversity.measure(images, labels, features, device=device, **held)
+    if "prior_work" in metrics:
+        for name, of_real in prior_work.load_reference(reference, info.shape, info.classes, device).items():
+            found[f"real2gen_{name}"], _ = accuracy(predict(of_real, images, device), labels, info.classes)
     if "memorization" in metrics:
         found |= memorization.measure(images, memorization.load_reference(reference), device)
     if weights is not None and "inception" in metrics:

@@ -1,7 +1,8 @@
-"""FID, Inception score and KID on the Inception network of 2015-12-05, by torch-fidelity's network and formulas.
+"""FID, Inception score, KID, precision and recall on the Inception network of 2015-12-05, by torch-fidelity.
 
 The choices that published numbers differ in: images are uint8 (generated ones are rounded), gray ones are repeated in three
 channels, the network resizes to 299 pixels as TensorFlow 1 did; the FID's reference is the whole training set.
+Precision and recall were published on features of VGG-16: compare those here with each other only.
 """
 
 from __future__ import annotations
@@ -12,17 +13,15 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
-from torch_fidelity.metric_kid import KEY_METRIC_KID_MEAN, kid_features_to_metric
 
 from . import weights as weights_file
-from .fidelity import Statistics, frechet_distance, inception_score
+from .fidelity import Statistics, frechet_distance, inception_score, kernel_distance, precision_and_recall
 from .weights import InceptionWeights
 
 BATCH = 50
 CHUNK = 1000
-KID_REFERENCE = 10_000
-"""Most training images that KID compares with: it is unbiased, and their features are 80 MB."""
-KID_SUBSET = 1000
+KEPT = 10_000
+"""Most training images that KID, precision and recall compare with: their features are 80 MB."""
 
 Reference = tuple[Statistics, torch.Tensor]
 """(statistics of the features of the whole training set, features float32 ``[n, 2048]`` of some of it)."""
@@ -61,8 +60,8 @@ def compute_reference(
     moments, kept, logits = _Moments(), [], []
     for chunk in train.split(CHUNK):
         features, of_chunk = extract(network, chunk, device)
-        if moments.count < KID_REFERENCE:
-            kept.append(features[: KID_REFERENCE - moments.count])
+        if moments.count < KEPT:
+            kept.append(features[: KEPT - moments.count])
         if moments.count < scored:
             logits.append(of_chunk[: scored - moments.count])
         moments.add(features)
@@ -78,21 +77,23 @@ def load_reference(directory: Path) -> Reference:
 
 
 def measure(network: nn.Module, images: torch.Tensor, reference: Reference, device: torch.device) -> dict[str, float]:
-    """The three metrics of uint8 ``images [N, C, H, W]``, N at least ``metrics.MIN_SAMPLES``."""
+    """The metrics of uint8 ``images [N, C, H, W]``, N at least ``metrics.MIN_SAMPLES``."""
     features, logits = extract(network, images, device)
     return {**distances(features, reference), "is_inception": inception_score(logits)}
 
 
 def distances(features: torch.Tensor, reference: Reference) -> dict[str, float]:
-    """FID and KID of float32 ``features [N, 2048]``."""
+    """FID, KID, precision and recall of float32 ``features [N, 2048]``."""
     of_training_set, some = reference
     moments = _Moments()
     for chunk in features.split(CHUNK):
         moments.add(chunk)
-    kid = kid_features_to_metric(features, some, kid_subset_size=min(KID_SUBSET, len(features), len(some)), verbose=False)
+    precision, recall = precision_and_recall(features, some)
     return {
         "fid_inception": frechet_distance(moments.statistics(), of_training_set),
-        "kid_inception": kid[KEY_METRIC_KID_MEAN],
+        "kid_inception": kernel_distance(features, some),
+        "precision_inception": precision,
+        "recall_inception": recall,
     }
 
 

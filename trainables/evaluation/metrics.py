@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from trainables.base import DataInfo, Stage
 
@@ -17,13 +17,21 @@ EVALUATION_VERSION = 3
 a source that lists one class after the other would have made useless). The generated images' numbers are those of 2.
 """
 
+GROUP_VERSIONS: dict[Group, int] = {"prior_work": 2, "inception": 2}
+"""Raised where a group has a new column: rows that were evaluated with the group are evaluated again, without training and
+without a privacy cost, and have it then. Evaluations without the group keep their identity.
+
+``prior_work`` 2: real2gen. ``inception`` 2: precision and recall.
+"""
+
 MIN_SAMPLES = 10
 """Fewest images that can be evaluated: the inception score splits them in ten."""
 
 Group = Literal["standard", "prior_work", "inception", "diversity", "memorization"]
 GROUPS: tuple[Group, ...] = get_args(Group)
-"""What may be asked for. ``standard`` takes about ten seconds for 10,000 gray images on one core, ``prior_work`` another 40;
-``inception`` wants a GPU, and its weights. ``diversity`` and ``memorization`` take a few seconds each."""
+"""What may be asked for. ``standard`` takes about ten seconds for 10,000 gray images on one core, ``prior_work`` another 40
+(and once a minute for every 10,000 of the training set); ``inception`` wants a GPU, and its weights. ``diversity`` and
+``memorization`` take five seconds each."""
 
 INCEPTION_CPU_SECONDS = 0.15
 """Of one core for one image, measured; what a plan warns of."""
@@ -57,8 +65,19 @@ def _gen2real(group: Group, classifier: str) -> Metric:
     )
 
 
+def _real2gen(classifier: str) -> Metric:
+    return Metric(
+        group="prior_work",
+        direction="higher",
+        private=True,
+        reference=f"{classifier} trained on the real training set",
+        description=f"share of generated images that {classifier} takes for the class they were asked for",
+    )
+
+
 _TRAINING_SET = "real training set, all of it"
 _AS_MANY = "as many real as generated ones"
+_SOME_OF_IT = f"real training set, at most 10,000 of it; {_AS_MANY}"
 _RECORDS = "as many training records as records of the test set, at most 10,000 and at most half of the training set"
 _INCEPTION = "Inception of 2015-12-05 by torch-fidelity; uint8 images, gray repeated in three channels"
 
@@ -91,6 +110,8 @@ METRICS: dict[str, Metric] = {
         "prior_work", "the prior work's CNN (LeNet of GS-WGAN for gray images, the CelebA CNN of DPAC for colour; 50 epochs)"
     ),
     "gen2real_mlp_sklearn": _gen2real("prior_work", "the prior work's MLP (scikit-learn's MLPClassifier as it comes)"),
+    "real2gen_lenet": _real2gen("the prior work's CNN"),
+    "real2gen_mlp_sklearn": _real2gen("the prior work's MLP"),
     "fid_inception": Metric(
         group="inception",
         direction="lower",
@@ -111,6 +132,20 @@ METRICS: dict[str, Metric] = {
         private=True,
         reference="real training set, at most 10,000 of it",
         description=f"KID, unbiased, mean of 100 subsets of 1,000 (all where there are fewer); {_INCEPTION}",
+    ),
+    "precision_inception": Metric(
+        group="inception",
+        direction="higher",
+        private=True,
+        reference=_SOME_OF_IT,
+        description=f"improved precision (Kynkaanniemi et al. 2019, k = 3): share of images near real ones; {_INCEPTION}",
+    ),
+    "recall_inception": Metric(
+        group="inception",
+        direction="higher",
+        private=True,
+        reference=_SOME_OF_IT,
+        description=f"improved recall (Kynkaanniemi et al. 2019, k = 3): share of real ones near generated ones; {_INCEPTION}",
     ),
     "pairwise_distance_pixels": Metric(
         group="diversity",
@@ -205,13 +240,16 @@ def reference_stage(
 
     ``inception`` are the weights, for the group of that name alone.
     """
-    config = {
+    config: dict[str, Any] = {
         "samples": samples,
         "metrics": [group for group in GROUPS if group in metrics],
         "inception_sha256": inception.sha256 if inception else None,
         "seed": seed,
         "version": EVALUATION_VERSION,
     }
+    versions = {group: version for group, version in GROUP_VERSIONS.items() if group in metrics}
+    if versions:
+        config["group_versions"] = versions
     return Stage(
         name="reference",
         config=config,

@@ -21,12 +21,12 @@ from trainables.base import Dataset
 from trainables.coins import torch_coins
 from trainables.networks.classifier import CNN
 
-from . import diversity, inception, memorization
+from . import diversity, inception, memorization, prior_work
 from .features import extract
 from .fidelity import Statistics, frechet_distance, inception_score, statistics
 from .gen2real import KINDS, gen2real
 from .metrics import columns
-from .utility import accuracy, train_classifier
+from .utility import accuracy, predict, train_classifier
 from .weights import InceptionWeights
 
 
@@ -49,8 +49,8 @@ def compute(config: Mapping[str, Any], train: Dataset, test: Dataset, directory:
     ``inception.safetensors`` is written too. In ``reference.json`` ``real`` holds each metric's value for real images in
     place of generated ones, ``samples`` training images (all, if there are fewer): ceilings of gen2real, the Frechet
     distance's floor, the score's ceiling. The training images are no fair stand-in where they are the reference themselves:
-    real2gen is the classifier's accuracy on the test set, and FID and KID are those of as many test images, or of all. For
-    memorisation they are training images that it does not compare with.
+    real2gen is the classifier's accuracy on the test set, and the Inception metrics are those of as many test images, or of
+    all. For memorisation they are training images that it does not compare with.
     """
     seed, samples = config["seed"], min(config["samples"], len(train.labels))
     weights = _weights(config)
@@ -73,6 +73,10 @@ def compute(config: Mapping[str, Any], train: Dataset, test: Dataset, directory:
     }
     for kind in itertools.chain.from_iterable(KINDS.get(group, ()) for group in config["metrics"]):
         real[f"gen2real_{kind}"], _ = gen2real(kind, real_images, real_labels, test, seed=seed, device=device)
+    if "prior_work" in config["metrics"]:
+        prior_work.compute_reference(train, directory, seed=seed, device=device)
+        for name, of_real in prior_work.load_reference(directory, train.info.shape, train.classes, device).items():
+            real[f"real2gen_{name}"], _ = accuracy(predict(of_real, test_images, device), test_labels, test.classes)
     if "diversity" in config["metrics"]:
         held = {"test": test, "classifier": classifier, "seed": seed}
         real |= diversity.measure(real_images, real_labels, real_features, device=device, **held)

@@ -5,6 +5,7 @@ from scipy import linalg
 from torch.utils.data import TensorDataset
 from torch_fidelity import FeatureExtractorBase, calculate_metrics, register_feature_extractor
 
+from trainables.evaluation import fidelity
 from trainables.evaluation.features import extract
 from trainables.evaluation.fidelity import frechet_distance, inception_score, statistics
 from trainables.evaluation.utility import as_float
@@ -51,6 +52,36 @@ def test_the_score_counts_classes_that_are_certain_and_balanced(spread, score):
 
 def test_the_score_of_a_classifier_that_does_not_know_is_one():
     assert inception_score(torch.zeros(100, 10)) == pytest.approx(1)
+
+
+def test_precision_and_recall_are_their_definitions(monkeypatch):
+    """Restated plainly; only as many real images as generated ones count."""
+    monkeypatch.setattr(fidelity, "BLOCK", 7)
+    generated, real = features(0, n=30, d=3), features(1, n=40, d=3)
+
+    def inside(points, centres, k=3):
+        radius = [sorted(np.linalg.norm(centres - one, axis=1))[k] for one in centres]
+        return np.mean([any(np.linalg.norm(point - one) <= radius[i] for i, one in enumerate(centres)) for point in points])
+
+    ours, theirs = generated.numpy(), real.numpy()[:30]
+    expected = inside(ours, theirs), inside(theirs, ours)
+    assert 0 < expected[0] < 1
+    assert 0 < expected[1] < 1
+    assert fidelity.precision_and_recall(generated, real) == pytest.approx(expected, rel=1e-6)
+
+
+def test_a_collapsed_set_is_precise_and_recalls_little():
+    real = features(0)
+    precision, recall = fidelity.precision_and_recall(real[:25].repeat(20, 1) + 1e-3 * features(1), real)
+    assert precision > 0.9
+    assert recall < 0.2
+
+
+def test_the_kernel_distance_does_not_fall_with_the_number_of_images():
+    """It is unbiased: about zero for one law at any number, and negative values occur."""
+    same = [fidelity.kernel_distance(*features(0, n=2 * n, d=4).split(n)) for n in (100, 300)]
+    other = fidelity.kernel_distance(features(0, n=200, d=4), features(1, n=200, d=4) + 2)
+    assert max(map(abs, same)) < 0.1 * other
 
 
 class Images(TensorDataset):

@@ -49,7 +49,7 @@ def few() -> tuple[Dataset, Dataset]:
     )
 
 
-def test_the_three_are_what_torch_fidelity_computes_by_itself(weights, network, few, tmp_path, monkeypatch) -> None:
+def test_all_are_what_torch_fidelity_computes_by_itself(weights, network, few, tmp_path, monkeypatch) -> None:
     """By its own door, from the images and the weights file; our reference comes in chunks, which must not show."""
     generated, real = torch.from_numpy(few[1].images), torch.from_numpy(few[0].images[:10])
     monkeypatch.setattr(inception, "CHUNK", 4)
@@ -64,6 +64,8 @@ def test_the_three_are_what_torch_fidelity_computes_by_itself(weights, network, 
         fid=True,
         kid=True,
         kid_subset_size=10,
+        prc=True,
+        feature_extractor="inception-v3-compat",  # by default precision and recall have another network
         cuda=False,
         save_cpu_ram=True,
         verbose=False,
@@ -71,6 +73,8 @@ def test_the_three_are_what_torch_fidelity_computes_by_itself(weights, network, 
     assert found["is_inception"] == pytest.approx(expected["inception_score_mean"], rel=1e-5)
     assert found["fid_inception"] == pytest.approx(expected["frechet_inception_distance"], rel=1e-3)
     assert found["kid_inception"] == pytest.approx(expected["kernel_inception_distance_mean"], rel=1e-3)
+    assert found["precision_inception"] == pytest.approx(expected["precision"])
+    assert found["recall_inception"] == pytest.approx(expected["recall"])
 
 
 def test_a_whole_evaluation_with_its_reference(weights, few, tmp_path) -> None:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from trainables.base import DataInfo
+from trainables.base import DataInfo, Dataset
 from trainables.data import sources
-from trainables.evaluation import prior_work
+from trainables.evaluation import evaluate, prior_work, reference
 from trainables.evaluation.gen2real import KINDS, gen2real
-from trainables.evaluation.metrics import GROUPS, SMALLEST_SIDE, check, columns
+from trainables.evaluation.metrics import GROUPS, METRICS, SMALLEST_SIDE, check, columns, reference_stage
+from trainables.evaluation.utility import accuracy, predict
 from trainables.networks.classifier import CelebaCNN, LeNet
 
 CPU = torch.device("cpu")
@@ -84,3 +86,48 @@ def test_training_repeats_and_leaves_the_global_coins_alone() -> None:
     assert all(torch.equal(once[name], again[name]) for name in once)
     assert not torch.equal(once["layers.0.weight"], other["layers.0.weight"])
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_real_classifiers_are_trained_once_and_their_ceilings_stated(tmp_path) -> None:
+    train, test = sources.load("digits")
+    few = Dataset(images=train.images[:300], labels=train.labels[:300], classes=10)
+    reference.compute(reference_stage(100, ["prior_work"]).config, few, test, tmp_path, CPU)
+    real = reference.load(tmp_path).summary["real"]
+    assert list(real) == columns(["prior_work"])
+    images, labels = map(torch.from_numpy, (test.images, test.labels))
+    rows = prior_work.as_rows(images)
+    networks = prior_work.load_reference(tmp_path, few.info.shape, 10, CPU)
+    mlp = prior_work.train_mlp(torch.from_numpy(few.images), torch.from_numpy(few.labels), seed=0)
+    assert (predict(networks["mlp_sklearn"], images, CPU).numpy() == mlp.predict(rows)).mean() > 0.995  # but for rounding
+    for kind, network in networks.items():
+        assert real[f"real2gen_{kind}"] == accuracy(predict(network, images, CPU), labels, 10)[0] > 0.7
+
+    found = evaluate.evaluate(
+        lambda labels, rng: torch.from_numpy(few.images[[np.flatnonzero(few.labels == k)[0] for k in labels]]).float() / 255,
+        info=few.info,
+        reference=tmp_path,
+        test=test,
+        samples=20,
+        seed=0,
+        device=CPU,
+        metrics=["prior_work"],
+    )
+    assert {name for name in found if name in METRICS} == set(columns(["prior_work"]))
+    assert found["real2gen_lenet"] == found["real2gen_mlp_sklearn"] == 1, "images that they were trained on"
+    assert all(METRICS[name].private for name in METRICS if name.startswith("real2gen"))
+
+
+@pytest.mark.parametrize("shown", [[0, 1], [1, 2], [0, 2, 3]])
+def test_scikit_learns_mlp_is_the_same_function_as_a_network(shown) -> None:
+    """With two classes it has one output; a class that it was never shown is never said."""
+    rng = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (90, 1, 4, 4), generator=rng, dtype=torch.uint8)
+    labels = torch.tensor(shown)[torch.arange(90) % len(shown)]
+    mlp = prior_work.train_mlp(images, labels, seed=0)
+    network = prior_work.as_network(mlp, (1, 4, 4), 4)
+    assert predict(network, images, CPU).tolist() == mlp.predict(prior_work.as_rows(images)).tolist()
+
+
+def test_a_new_column_changes_the_identity_of_its_group_alone() -> None:
+    assert "group_versions" not in reference_stage(100).config
+    assert reference_stage(100, ["standard", "prior_work"]).config["group_versions"] == {"prior_work": 2}
