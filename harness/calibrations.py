@@ -10,6 +10,7 @@ import hashlib
 import json
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +90,35 @@ class Calibrations:
         everything = [phase for phases, _ in parts for phase in phases]
         request = {"delta": delta, "accountant": accountant, "parts": [[len(phases), count] for phases, count in parts]}
         return self._get("compose", everything, request, lambda: selection.compose(parts, delta=delta, accountant=accountant))
+
+    def prices(
+        self,
+        parts: Sequence[tuple[Sequence[Phase], int]],
+        *,
+        delta: float,
+        accountant: Accountant,
+        target_epsilon: float | None,
+    ) -> list[dict[str, Any]]:
+        """What every way of choosing among the trials of ``parts`` costs: ``selection.Price`` as dictionaries."""
+        from trainables.privacy import selection
+
+        everything = [phase for phases, _ in parts for phase in phases]
+        request: dict[str, Any] = {"delta": delta, "accountant": accountant, "target": target_epsilon}
+        request["parts"] = [[len(phases), count] for phases, count in parts]
+
+        def compute() -> list[dict[str, Any]]:
+            found = selection.prices(parts, delta=delta, accountant=accountant, target_epsilon=target_epsilon)
+            return [asdict(price) for price in found]
+
+        return self._get("prices", everything, request, compute)
+
+    def base_epsilon(self, candidates: Sequence[tuple[Sequence[Phase], int]], **request: Any) -> float:
+        """``selection.base_epsilon``. Raises ``accounting.InfeasibleBudget``, which is not kept."""
+        from trainables.privacy import selection
+
+        everything = [phase for phases, _ in candidates for phase in phases]
+        asked = {**request, "candidates": [[len(phases), reserve] for phases, reserve in candidates]}
+        return self._get("base_epsilon", everything, asked, lambda: selection.base_epsilon(candidates, **request))
 
     def _get(self, what: str, phases: Sequence[Phase], request: dict[str, Any], compute: Callable[[], Any]) -> Any:
         identity = [accounting.ACCOUNTANT_VERSION, what, [to_dict(phase) for phase in phases], request]

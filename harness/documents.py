@@ -177,6 +177,27 @@ def plan_summary(plan: Plan) -> dict[str, Any]:
     }
 
 
+def price_entries(plan: Plan) -> list[dict[str, Any]]:
+    """The price of choosing for ``sweep.json`` and the report: an entry a way, as ``selection.Price`` names them."""
+    entries = []
+    for price in plan.prices:
+        named = {key: value for key, value in price.items() if key not in ("way", "base_epsilon", "target_epsilon")}
+        entry = {"name": WAYS[price["way"]], **named, "epsilon": finite(price["epsilon"])}
+        if price["target_epsilon"] is not None:
+            entry[f"epsilon of each trial that would have kept it at {price['target_epsilon']:g}"] = price["base_epsilon"]
+        entries.append(entry)
+    return entries
+
+
+WAYS = {
+    "all_seen": "all seen",
+    "logarithmic": "best of a secret random number, logarithmic",
+    "geometric": "best of a secret random number, geometric",
+    "poisson": "best of a secret random number, Poisson",
+}
+"""``selection.Price.way`` in words."""
+
+
 def finite(value: float) -> float | None:
     """``value``, or None where it is infinite: JSON has no infinity."""
     return value if math.isfinite(value) else None

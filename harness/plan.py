@@ -19,14 +19,13 @@ from trainables.data.base import DataError
 from trainables.evaluation import metrics, weights
 from trainables.evaluation.metrics import reference_stage
 from trainables.evaluation.weights import InceptionWeights
-from trainables.privacy.accounting import Accountant
 from trainables.privacy.mechanism import Phase, RecordMechanism
 
 from . import releases
 from .accounts import Account, Accounts, checkpoint_interval
 from .calibrations import Calibrations
 from .compacted import uncollected
-from .composition import Composition, compose
+from .composition import Composition, composed, prices
 from .data import Data, prepare
 from .document import InputError, Mark, Problem
 from .estimates import Estimates
@@ -34,7 +33,6 @@ from .expand import TrialSpec
 from .folders import Folders, canonical_json
 from .ledger import AttemptRecord, TrialAccount, check_account, read_attempts, sweep_accounts
 from .lock import holder
-from .rows import is_reference
 from .stages import stage_id
 
 
@@ -101,34 +99,15 @@ class Plan:
 
     @cached_property
     def compositions(self) -> list[Composition]:
-        """What looking at every generator costs, an entry a neighbouring relation: all that ran in this sweep, failed and
-        superseded attempts included, and all that is planned; a release that trials share is counted once."""
-        seen: dict[str, tuple[tuple[Phase, ...], Sequence[int]]] = {
-            trial_id: (account.phases, account.charged) for trial_id, account in self.accounts.items()
-        }
-        shared = {account.release: account.phases for account in self.accounts.values() if account.release}
-        for trial in self.trials:
-            if trial.account is not None and trial.action not in ("done", "failed", "lost_cause"):
-                phases = trial.account.phases
-                spent = trial.spent.charged if trial.spent else [0] * len(phases)
-                planned = [max(n, phase.steps) for n, phase in zip(spent, phases, strict=True)]
-                if trial.release:
-                    shared[trial.release] = phases
-                    planned[0] = 0
-                seen[trial.trial_id] = phases, planned
-        for release, phases in shared.items():
-            drawn = self.releases[release].executed[0] if release in self.releases else 0
-            seen[release] = phases[:1], [max(drawn, 1)]
-        requests = [trial.spec.privacy for trial in self.trials]
-        delta = min(request.delta for request in requests)
-        accountant: Accountant = "pld" if all(request.accountant == "pld" for request in requests) else "rdp"
-        composed = compose(self.calibrations, list(seen.values()), delta=delta, accountant=accountant)
-        generators: Counter[str] = Counter(
-            phases[0].mechanism.neighbours
-            for name, (phases, steps) in seen.items()
-            if name not in shared and any(steps) and not is_reference(phases)
-        )
-        return [replace(part, trials=generators[part.neighbours]) for part in composed]
+        """What looking at every generator costs (``composition.composed``)."""
+        return composed(self.calibrations, self.trials, self.accounts, self.releases)
+
+    @cached_property
+    def prices(self) -> list[dict[str, Any]]:
+        """What choosing the best of the trials costs (``composition.prices``)."""
+        found = prices(self.calibrations, self.trials, self.compositions)
+        self.calibrations.save()
+        return found
 
 
 @uncollected()

@@ -12,7 +12,7 @@ from trainables.evaluation.metrics import METRICS
 
 from .compacted import uncollected
 from .composition import Composition, compose
-from .documents import finite, plan_summary
+from .documents import WAYS, finite, plan_summary, price_entries
 from .folders import write_json
 from .ledger import lineage_accounts
 from .lock import holder
@@ -278,6 +278,34 @@ def _print_private_note(plan: Plan, shown: Sequence[str], real: Sequence[Any], c
     )
 
 
+def _print_prices(plan: Plan, console: Console) -> None:
+    """What choosing the best of the trials costs; nothing while trials are left to do, or where there is no choice."""
+    if plan.to_do or not plan.prices:
+        return
+    from rich.table import Table
+
+    first = plan.prices[0]
+    target = first["target_epsilon"]
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column(f"price of choosing from {first['trials']:g} (delta {first['delta']:g}, {first['accountant']})")
+    table.add_column("epsilon", justify="right")
+    if target is not None:
+        table.add_column(f"each trial at, to keep it at {target:g}", justify="right")
+    relations = {price["neighbours"] for price in plan.prices}
+    for price in plan.prices:
+        words = WAYS[price["way"]]
+        many = f"{words} ({price['trials']:g} trials, {price['neighbours']})"
+        row = [many if len(relations) > 1 else words, f"{price['epsilon']:.4g}"]
+        table.add_row(*row, *([f"{price['base_epsilon']:.4g}"] if target is not None else []))
+    console.print()
+    console.print(table)
+    console.print(
+        "A generator that was named before any was seen has its own epsilon. All of this sweep can be seen: choosing from it "
+        "costs the first line. The others are what `search: {strategy: random_best}` would have cost, at a mean of as many.",
+        soft_wrap=True,
+    )
+
+
 def real_label(real: Mapping[str, Any], among: Sequence[Mapping[str, Any]]) -> str:
     """``real images (10,000)``, with the source where there are several."""
     several = len({row["data_fingerprint"] for row in among}) > 1
@@ -298,14 +326,20 @@ def _driver(plan: Plan) -> str:
 
 
 def write_sweep_record(plan: Plan, sweep: Sweep) -> None:
-    """``sweep.json``: the file as resolved, what changed it, the plan's totals with the price of composition, provenance."""
+    """``sweep.json``: the file as resolved, what changed it, the plan's totals with the price of composition, provenance.
+
+    Once nothing is left to do, also the price of choosing (``totals.price``).
+    """
+    summary = plan_summary(plan)
+    if not plan.to_do:
+        summary["totals"]["price"] = price_entries(plan)
     write_json(
         plan.folders.sweep / "sweep.json",
         {
             "sweep": sweep.spec.model_dump(mode="json"),
             "file": sweep.document.file,
             "set": [override.text for override in sweep.document.overrides],
-            **plan_summary(plan),
+            **summary,
             "provenance": provenance(),
         },
     )
@@ -330,6 +364,7 @@ def print_results(plan: Plan, console: Console) -> None:
     summary(shown, console)
     _print_private_note(plan, [name for name in METRICS if any(row.get(name) is not None for row in shown)], real, console)
     _print_failed_stages(failed_stages(plan), console)
+    _print_prices(plan, console)
     folder = plan.folders.sweep
     sheet = write_contact_sheet(plan, [row for row in map(rows.get, ids) if row])
     written = {"tables": f"{folder}/{{trials,history,samples,attempts}}/*.parquet", "generators": str(folder / "generators")}

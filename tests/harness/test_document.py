@@ -92,8 +92,10 @@ def test_what_is_not_there_has_the_mark_of_what_is_around_it() -> None:
         ("train:\n  a: 1\n \tsteps: 3\n", "a.yaml:3:2: a tab; replace the tab by spaces (YAML takes spaces only)"),
         ("a: {b: [1, 2}\n", "a.yaml:1:13: the bracket opened at 1:8 is not closed; add `,` or `]`"),
         ("a: {b: 1\nc: 2\n", "a.yaml:2:2: the bracket opened at 1:4 is not closed; add `,` or `}`"),
-        ("a:\n  b: 1\n c: 2\n", "a.yaml:3:2: this line does not fit the lines above it; "
-         "give all keys of one block the same indentation"),
+        (
+            "a:\n  b: 1\n c: 2\n",
+            "a.yaml:3:2: this line does not fit the lines above it; give all keys of one block the same indentation",
+        ),
         ("a: b: c\n", "a.yaml:1:5: a second `: ` in one value; check the indentation, or put the value in quotes"),
         ("a: 1\nsteps 3\n", "a.yaml:2:1: this is neither `key: value` nor a list item; write `key: value`"),
         ("a: 'text\n", "a.yaml:1:4: this quote or bracket is never closed; close it"),
@@ -102,8 +104,11 @@ def test_what_is_not_there_has_the_mark_of_what_is_around_it() -> None:
         ("a: 1\n---\nb: 2\n", "a.yaml:2:1: a second document (`---`); put it in a file of its own (a file holds one)"),
         ("a: &x 1\n", "a.yaml:1:4: anchor `&x`; write the value out; `train:` is shared by all cases (anchors are not read)"),
         ("a: *x\n", "a.yaml:1:4: anchor `*x`; write the value out; `train:` is shared by all cases (anchors are not read)"),
-        ("a: !!python/name:os.system x\n", "a.yaml:1:4: tag `!!python/name:os.system`; "
-         "write the plain value, in quotes if it starts with `!` (tags are not read)"),
+        (
+            "a: !!python/name:os.system x\n",
+            "a.yaml:1:4: tag `!!python/name:os.system`; "
+            "write the plain value, in quotes if it starts with `!` (tags are not read)",
+        ),
         ("a: " + "[" * 3000, "a.yaml: brackets are nested too deeply"),
         ("a: 1\nb: \x00\n", "a.yaml:2: character '\\x00' is not allowed in YAML; remove it"),
     ],

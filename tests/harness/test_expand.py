@@ -14,7 +14,7 @@ from harness.expand import TrialSpec, expand
 from harness.spec import load_sweep
 from trainables import registry
 
-TOY = '''
+TOY = """
 from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -46,8 +46,8 @@ def mechanism(config, data, neighbours):
 
 def stages(config, data):
     return ()
-'''
-OTHER = '''
+"""
+OTHER = """
 from pydantic import BaseModel, ConfigDict
 
 NAME, VERSION = "other", 1
@@ -64,7 +64,7 @@ def mechanism(config, data, neighbours):
 
 def stages(config, data):
     return ()
-'''
+"""
 LOOSE = OTHER.replace('frozen=True, extra="forbid"', "frozen=True")
 PACKAGES = {"toy": TOY, "other": OTHER, "loose": LOOSE, "halfway": "VERSION = 1\n", "wrong": "import nothing_of_that_name ="}
 

@@ -235,9 +235,7 @@ def test_a_file_that_can_be_made_again_is(done: Path, spoil: str) -> None:
 
 
 @pytest.mark.parametrize("pattern", ["results/ledger/*/*/*.jsonl", "results/small/attempts/*/1.end.json"])
-def test_a_record_that_cannot_be_made_again_is_asked_for(
-    done: Path, capsys: pytest.CaptureFixture[str], pattern: str
-) -> None:
+def test_a_record_that_cannot_be_made_again_is_asked_for(done: Path, capsys: pytest.CaptureFixture[str], pattern: str) -> None:
     path = next(done.glob(pattern))
     path.write_text("")
     assert command(done) == sweep.BAD_INPUT

@@ -75,7 +75,7 @@ def test_two_jobs_on_one_node_have_different_gpus(in_slurm: Controller, tmp_path
 
 
 def test_a_requeued_job_starts_again_under_its_id(in_slurm: Controller, tmp_path: Path) -> None:
-    job = sbatch(f"echo $SLURM_RESTART_COUNT >> {tmp_path}/starts; [ -n \"$SLURM_RESTART_COUNT\" ] || exec sleep 300")
+    job = sbatch(f'echo $SLURM_RESTART_COUNT >> {tmp_path}/starts; [ -n "$SLURM_RESTART_COUNT" ] || exec sleep 300')
     in_slurm.wait_state(job, "RUNNING")
     in_slurm.requeue(job)
     assert in_slurm.wait_state(job, OVER, timeout=60) == "COMPLETED"

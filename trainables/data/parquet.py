@@ -159,9 +159,7 @@ def _labels(files: Sequence[Path], label: str) -> np.ndarray:
     return labels
 
 
-def _encoded(
-    columns: list[np.ndarray], names: list[str] | None, train: str, test: str
-) -> tuple[list[np.ndarray], int]:
+def _encoded(columns: list[np.ndarray], names: list[str] | None, train: str, test: str) -> tuple[list[np.ndarray], int]:
     """([training labels, test labels] as int64 from 0, number of classes)."""
     text = [column.dtype == object for column in columns]
     if text[0] != text[1]:

@@ -21,7 +21,8 @@ from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING, Literal
 
-from .mechanism import Mechanism, Phase, RecordMechanism, ShardMechanism, scale_noise, with_steps
+from .mechanism import Mechanism, Phase, RecordMechanism, SelectionMechanism, ShardMechanism, scale_noise, with_steps
+from .random_best import Repetitions
 
 if TYPE_CHECKING:
     import numpy as np
@@ -92,6 +93,16 @@ PROOFS: dict[str, str] = {
         "step average those of a Gaussian release at 2 (C1 + C2) a row and at 2 C2 (Mironov 2017), converted by Canonne, "
         "Kamath, Steinke 2020, Proposition 12."
     ),
+    "random_best": (
+        "A secret random number of trials (truncated negative binomial, or Poisson) with settings drawn uniformly, of which "
+        "only the best by a score that costs nothing is revealed: delta(e1 + c) <= E[K] delta_trial(e1) with c from the "
+        "trial's own privacy profile (Papernot & Steinke 2022; profile form as in Koskela, Redberg, Wang 2024)."
+    ),
+    "random_best_rdp": (
+        "A secret random number of trials (truncated negative binomial, or Poisson) with settings drawn uniformly, of which "
+        "only the best by a score that costs nothing is revealed (Papernot & Steinke 2022, Theorems 2 and 6), on the largest "
+        "Renyi divergence of any setting."
+    ),
     "not_private": "A noise multiplier is 0, or what is kept is real data: nothing is proven.",
 }
 
@@ -160,10 +171,20 @@ def proof(phases: Sequence[Phase], accountant: Accountant) -> str:
     if any(phase.mechanism.noise_multiplier == 0 or phase.mechanism.kind == "reference" for phase in phases):
         return "not_private"
     suffix = "_rdp" if accountant == "rdp" else ""
-    return "+".join(dict.fromkeys(_kind(phase.mechanism) + suffix for phase in phases if phase.releases))
+    return "+".join(dict.fromkeys(kind + suffix for phase in phases if phase.releases for kind in _kinds(phase.mechanism)))
+
+
+def _kinds(mechanism: Mechanism) -> list[str]:
+    """The names of what its epsilon rests on, without the accountant's."""
+    if isinstance(mechanism, SelectionMechanism):
+        of_trials = [phase.mechanism for phases in mechanism.candidates for phase in phases if phase.releases]
+        return [_kind(mechanism), *(kind for trial in of_trials for kind in _kinds(trial))]
+    return [_kind(mechanism)]
 
 
 def _kind(mechanism: Mechanism) -> str:
+    if isinstance(mechanism, SelectionMechanism):
+        return "random_best"
     if isinstance(mechanism, ShardMechanism):
         if mechanism.schedule == "round_robin" or mechanism.sampling_rate == 1:
             return "gaussian"
@@ -200,11 +221,53 @@ def _epsilons(totals: Sequence[Runs], delta: float, accountant: Accountant) -> l
 def _pld(totals: Sequence[Runs], delta: float) -> list[float]:
     from .loss_distribution import epsilons
 
+    if any(isinstance(phase.mechanism, SelectionMechanism) for runs in totals for phase, _ in runs):
+        return [_selection_epsilon(runs, delta) for runs in totals]
     # Only adding and removing a record are two different pairs; elsewhere both directions have one profile.
     forward = epsilons([_profiles(runs, removed=True) for runs in totals], delta)
     if all(_kind(phase.mechanism) != "poisson_profile" for runs in totals for phase, _ in runs):
         return forward
     return list(map(max, forward, epsilons([_profiles(runs, removed=False) for runs in totals], delta)))
+
+
+def _selection_epsilon(runs: Runs, delta: float) -> float:
+    """Of one selection by the profile of its trials. Raises ``ValueError`` where it is composed with anything else."""
+    (phase, times), *others = runs
+    if others or phase.steps * times != 1 or not isinstance(phase.mechanism, SelectionMechanism):
+        raise ValueError("a selection has no known loss distribution that could be composed by pld; use rdp")
+    mechanism = phase.mechanism
+    repetitions = Repetitions(shape=mechanism.shape, mean=mechanism.mean_trials)
+    return repetitions.epsilon(privacy_profile(mechanism.candidates, delta=delta / mechanism.mean_trials), delta=delta)
+
+
+def privacy_profile(candidates: Sequence[Sequence[Phase]], *, delta: float) -> Callable[[np.ndarray], np.ndarray]:
+    """delta(epsilon), at epsilons >= 0, that no run of any of ``candidates`` exceeds: the largest of theirs, both ways.
+
+    Also bounds a run of one that is drawn from them (the hockey-stick divergence is jointly convex). ``delta`` is the scale
+    that it is wanted at. The phases all release with noise.
+    """
+    import numpy as np
+
+    runs = [[(phase, 1) for phase in phases if phase.releases] for phases in candidates]
+    curves = [curve for of_candidate in runs for curve in _delta_curves(of_candidate, delta)]
+    return lambda epsilons: np.max([curve(epsilons) for curve in curves], axis=0)
+
+
+def _delta_curves(runs: Runs, delta: float) -> list[Callable[[np.ndarray], np.ndarray]]:
+    """delta(epsilon) of a composition, a function a direction."""
+    from .loss_distribution import compose, delta_of, grid_width
+
+    curves: list[Callable[[np.ndarray], np.ndarray]] = []
+    for removed in (True, False):
+        parts = _profiles(runs, removed=removed)
+        if sum(parts.values()) == 1:
+            profile = next(iter(parts))
+            curves += [profile.forward, profile.backward]
+        else:
+            curves.append(delta_of(next(compose([parts], delta, grid_width(parts)))))
+        if all(_kind(phase.mechanism) != "poisson_profile" for phase, _ in runs):
+            break  # both directions have one profile
+    return curves
 
 
 def _profiles(runs: Runs, removed: bool) -> dict[Profile, int]:
@@ -271,9 +334,15 @@ def _rdp(totals: Sequence[Runs], delta: float) -> list[float]:
 
 def _phase_renyi(phase: Phase) -> np.ndarray:
     """Renyi divergences of one run of a phase at ``renyi.orders()``."""
+    import numpy as np
+
     from . import renyi
 
     mechanism = phase.mechanism
+    if isinstance(mechanism, SelectionMechanism):
+        trials = [np.sum([_phase_renyi(part) for part in phases if part.releases], axis=0) for phases in mechanism.candidates]
+        repetitions = Repetitions(shape=mechanism.shape, mean=mechanism.mean_trials)
+        return phase.steps * repetitions.renyi(renyi.orders(), np.max(trials, axis=0))
     kind, rate, noise = _kind(mechanism), mechanism.sampling_rate, mechanism.effective_noise_multiplier
     if kind == "gaussian":
         return _visits(phase) * renyi.gaussian(noise)
@@ -308,7 +377,7 @@ def calibrate(
     def spent(factor: float) -> float:
         return max(epsilon(scale_noise(plan, factor), delta=delta, accountant=accountant) for plan in extended)
 
-    return _smallest_factor(spent, target_epsilon, delta)
+    return smallest_factor(spent, target_epsilon, delta)
 
 
 def reserved(phases: Sequence[Phase], reserve_steps: int) -> list[int]:
@@ -346,7 +415,7 @@ def published_factor(phases: Sequence[Phase], *, target_epsilon: float, delta: f
         assert found is not None
         return found
 
-    return _smallest_factor(claimed, target_epsilon, delta)
+    return smallest_factor(claimed, target_epsilon, delta)
 
 
 def _check_target(phases: Sequence[Phase], target_epsilon: float, delta: float) -> None:
@@ -360,7 +429,7 @@ def _check_target(phases: Sequence[Phase], target_epsilon: float, delta: float) 
         raise ValueError("no phases release anything: there is no noise to calibrate")
 
 
-def _smallest_factor(spent: Callable[[float], float], target_epsilon: float, delta: float) -> float:
+def smallest_factor(spent: Callable[[float], float], target_epsilon: float, delta: float) -> float:
     """The first multiple of 1 / UNITS at which ``spent``, which falls with the factor, is at most the target."""
 
     @cache

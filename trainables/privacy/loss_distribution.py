@@ -8,7 +8,7 @@ and what the transform's window cuts off counts as infinite loss.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -163,6 +163,21 @@ def epsilon_of(losses: Losses, delta: float) -> float:
     index = int(np.argmax(deltas <= delta))
     excess = float(losses.infinite + above[index] - delta)
     return max(0.0, float(losses.values[index]) + math.log(excess / weighted[index])) if excess > 0 else 0.0
+
+
+def delta_of(losses: Losses) -> Callable[[np.ndarray], np.ndarray]:
+    """delta(epsilon) of a composition as a function of epsilons >= 0: infinite + sum of mass (1 - exp(epsilon - loss))."""
+    values = losses.values
+    above = np.cumsum(losses.mass[::-1])[::-1]
+    weighted = signal.lfilter([1.0], [1.0, -math.exp(-losses.width)], losses.mass[::-1])[::-1]
+
+    def deltas(epsilons: np.ndarray) -> np.ndarray:
+        index = np.minimum(np.searchsorted(values, epsilons), len(values) - 1)
+        some = epsilons <= values[-1]
+        below = np.exp(np.where(some, epsilons - values[index], 0.0))
+        return losses.infinite + np.where(some, np.maximum(above[index] - below * weighted[index], 0.0), 0.0)
+
+    return deltas
 
 
 def exact_epsilon(profile: Profile, delta: float) -> float:

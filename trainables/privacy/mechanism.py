@@ -243,7 +243,58 @@ class NoRelease:
         return self.purpose
 
 
-Mechanism = ShardMechanism | RecordMechanism | TeacherMechanism | NoRelease
+@dataclass(frozen=True, kw_only=True)
+class SelectionMechanism:
+    """The best of a secret random number of trials, each with settings drawn uniformly from fixed ones (``random_best``).
+
+    One step is the whole selection. The score that decides is not charged here: it is computed from a trial's generator and
+    public data alone.
+    """
+
+    candidates: tuple[tuple[Phase, ...], ...]
+    """The phases of each setting that a trial may draw, distinct ones once."""
+    mean_trials: float
+    """Mean of the secret number of trials."""
+    shape: float
+    """Of its distribution: 0 logarithmic, 1 geometric, infinity Poisson."""
+
+    releases_per_step: ClassVar[int] = 1
+
+    def __post_init__(self) -> None:
+        if not self.candidates or any(not any(phase.releases for phase in phases) for phases in self.candidates):
+            raise ValueError("a selection needs trials that release something; nothing is paid for one that does not")
+        if len({phase.mechanism.neighbours for phases in self.candidates for phase in phases}) > 1:
+            raise ValueError("neighbours differ between the trials of a selection; an epsilon is for one relation")
+
+    @property
+    def kind(self) -> str:
+        return "random_best"
+
+    @property
+    def neighbours(self) -> Neighbours:
+        return self.candidates[0][0].mechanism.neighbours
+
+    @property
+    def sampling_rate(self) -> float:
+        """All units take part: the trials are inside."""
+        return 1.0
+
+    @property
+    def noise_multiplier(self) -> float:
+        """The smallest among the last releases of the settings."""
+        return min(_last_release(phases).noise_multiplier for phases in self.candidates)
+
+    @property
+    def effective_noise_multiplier(self) -> float:
+        """The smallest among the last releases of the settings."""
+        return min(_last_release(phases).effective_noise_multiplier for phases in self.candidates)
+
+
+def _last_release(phases: Sequence[Phase]) -> Mechanism:
+    return next(phase.mechanism for phase in reversed(phases) if phase.releases)
+
+
+Mechanism = ShardMechanism | RecordMechanism | TeacherMechanism | NoRelease | SelectionMechanism
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -268,6 +319,8 @@ def scale_noise(phases: Iterable[Phase], factor: float) -> tuple[Phase, ...]:
     def scaled(mechanism: Mechanism) -> Mechanism:
         if isinstance(mechanism, NoRelease):
             return mechanism
+        if isinstance(mechanism, SelectionMechanism):
+            return replace(mechanism, candidates=tuple(scale_noise(phases, factor) for phases in mechanism.candidates))
         noise = mechanism.noise_multiplier * factor
         if isinstance(mechanism, TeacherMechanism) and mechanism.threshold_noise_multiplier is not None:
             threshold_noise = mechanism.threshold_noise_multiplier * factor
@@ -287,6 +340,11 @@ def to_dict(phase: Phase) -> dict[str, Any]:
     mechanism = phase.mechanism
     if isinstance(mechanism, NoRelease):
         return {"kind": mechanism.kind, **asdict(mechanism), "steps": phase.steps}
+    if isinstance(mechanism, SelectionMechanism):
+        candidates = [[to_dict(of_trial) for of_trial in phases] for phases in mechanism.candidates]
+        shape = mechanism.shape if math.isfinite(mechanism.shape) else None  # JSON has no infinity
+        drawn = {"mean_trials": mechanism.mean_trials, "shape": shape}
+        return {"kind": mechanism.kind, **drawn, "candidates": candidates, "steps": phase.steps}
     return {
         "kind": mechanism.kind,
         **asdict(mechanism),
@@ -301,6 +359,11 @@ def from_dict(document: Mapping[str, Any]) -> Phase:
     fields = {key: value for key, value in document.items() if key not in ("kind", "effective_noise_multiplier", "steps")}
     if "purpose" in fields:
         return Phase(mechanism=NoRelease(**fields), steps=document["steps"])
+    if "candidates" in fields:
+        candidates = tuple(tuple(from_dict(of_trial) for of_trial in phases) for phases in fields["candidates"])
+        shape = math.inf if fields["shape"] is None else fields["shape"]
+        selection = SelectionMechanism(candidates=candidates, mean_trials=fields["mean_trials"], shape=shape)
+        return Phase(mechanism=selection, steps=document["steps"])
     fields["release_shape"] = tuple(fields["release_shape"])
     family = ShardMechanism if "shards" in fields else TeacherMechanism if "teachers" in fields else RecordMechanism
     return Phase(mechanism=family(**fields), steps=document["steps"])
