@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from trainables import registry
@@ -214,6 +215,7 @@ class _Planner:
         self._cells: dict[tuple[str, str, str, str], str] = {}
         self._evaluations: dict[tuple[Any, ...], tuple[Stage, str]] = {}
         self._weights: dict[str | None, InceptionWeights] = {}
+        self._efficientnet: Path | None = None
         self._remarked: set[tuple[Any, ...]] = set()
         self.notes: dict[str, None] = {}
 
@@ -312,6 +314,12 @@ class _Planner:
         settings = spec.evaluate
         try:
             metrics.check(settings.metrics, data.info, settings.samples)
+            if "efficientnet" in settings.metrics:
+                self._efficientnet = self._efficientnet or weights.find_efficientnet()
+                if not spec.resources.gpu:
+                    minutes = metrics.EFFICIENTNET_CPU_SECONDS * min(settings.samples, metrics.EFFICIENTNET_COMPARED) / 60
+                    without = "EfficientNet metrics without a GPU (resources.gpu) take about"
+                    self.notes[f"{without} {minutes:.1f} minutes a trial and, once, twice that for real images"] = None
             if "inception" not in settings.metrics:
                 if settings.inception_weights:
                     self.notes["evaluate.inception_weights is not used: evaluate.metrics does not list `inception`"] = None

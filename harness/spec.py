@@ -148,6 +148,7 @@ class EvaluateSpec(_Section):
     )
     """Groups of metrics. ``standard``: small classifiers and a distance on one of them, seconds. ``prior_work``: the CNN and
     the MLP that published tables are made with, a minute. ``inception``: FID, IS and KID, wants a GPU and its weights.
+    ``efficientnet``: distances on an ImageNet network that comes as a package, two minutes without a GPU.
     ``diversity``: distances within a class, near duplicates, density and coverage, sharpness, seconds. ``memorization``:
     are samples nearer to training records than to held-out ones, seconds."""
     inception_weights: str | None = None

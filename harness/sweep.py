@@ -65,6 +65,11 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument(
         "--set", action="append", default=[], metavar="PATH=VALUE", help="change the file before it is read: train.steps=50"
     )
+    command.add_argument(
+        "--inception-weights",
+        metavar="PATH",
+        help="the weights of the Inception network; short for --set evaluate.inception_weights=PATH",
+    )
     command.add_argument("--only", metavar="TRIAL_ID", help="only this trial of the sweep")
     command.add_argument("--retry-failed", action="store_true", help="run trials again that have failed")
     command.add_argument("--max-concurrent", type=_positive, metavar="N", help="at most N trials at once")
@@ -74,6 +79,8 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; return its exit status."""
     arguments = parser().parse_args(argv)
+    if arguments.inception_weights is not None:
+        arguments.set = [*arguments.set, f"evaluate.inception_weights={json.dumps(arguments.inception_weights)}"]
     if arguments.schema:
         from .profiles import profile_schema
         from .spec import json_schema

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import importlib.util
 import json
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from harness import store
+from harness import store, sweep
 from harness.document import InputError
 from harness.documents import job_document
 from harness.expand import expand
@@ -70,6 +71,8 @@ def test_weights_that_are_not_there_are_refused_in_the_plan(tmp_path: Path) -> N
     text = refusal(tmp_path, "evaluate.metrics=[inception]")
     assert text.startswith("--set evaluate.metrics=[inception]: metrics has `inception`, which needs the weights")
     assert weights.URL in text
+    assert "`standard` measures distances" in text, "what can be done without them"
+    assert "`efficientnet` on an ImageNet network" in text
     text = refusal(tmp_path, "evaluate.metrics=[inception]", "evaluate.inception_weights=/nowhere.pth")
     assert text.startswith("--set evaluate.inception_weights=/nowhere.pth: inception_weights is /nowhere.pth, which cannot be")
 
@@ -85,6 +88,28 @@ def test_other_weights_are_refused_in_the_plan(tmp_path: Path, monkeypatch: pyte
 def test_weights_without_their_metrics_are_noted(tmp_path: Path) -> None:
     (note,) = plan(tmp_path, "evaluate.inception_weights=/nowhere.pth").notes
     assert note.startswith("evaluate.inception_weights is not used")
+
+
+def test_a_missing_package_and_too_few_images_are_refused_in_the_plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (note,) = plan(tmp_path, "evaluate.metrics=[efficientnet]").notes
+    assert note.startswith("EfficientNet metrics without a GPU")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    text = refusal(tmp_path, "evaluate.metrics=[efficientnet]")
+    assert "is not installed: type `pip install 'dpsweep[efficientnet]'`" in text
+    text = refusal(tmp_path, "evaluate.metrics=[diversity]", "evaluate.samples=90")
+    assert "set evaluate.samples to 100 or more (it is 90)" in text
+
+
+def test_weights_on_the_command_line_are_those_of_the_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "sweep.yaml").write_text(FILE)
+    path = tmp_path / "my weights #1.pth"
+    words = [str(tmp_path / "sweep.yaml"), "--results", str(tmp_path / "results"), "--dry-run"]
+    asked = ["--set", "evaluate.metrics=[inception]", "--inception-weights", str(path)]
+    assert sweep.main([*words, *asked]) == sweep.BAD_INPUT
+    assert f"inception_weights is {path}, which cannot be read (No such file or directory)" in capsys.readouterr().err
+    path.write_bytes(b"other weights")
+    assert sweep.main([*words, *asked]) == sweep.BAD_INPUT
+    assert "numbers from other weights are no FID" in capsys.readouterr().err
 
 
 def test_images_that_are_too_small_are_refused_in_the_plan(tmp_path: Path) -> None:

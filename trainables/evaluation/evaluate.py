@@ -15,7 +15,7 @@ import torch
 from trainables.base import DataInfo, Dataset, Sampler
 from trainables.coins import torch_coins
 
-from . import diversity, inception, memorization, prior_work
+from . import diversity, efficientnet, inception, memorization, prior_work
 from . import reference as reference_stage
 from .features import extract
 from .fidelity import frechet_distance, inception_score, statistics
@@ -70,6 +70,9 @@ def evaluate(
     if "prior_work" in metrics:
         for name, of_real in prior_work.load_reference(reference, info.shape, info.classes, device).items():
             found[f"real2gen_{name}"], _ = accuracy(predict(of_real, images, device), labels, info.classes)
+    if "efficientnet" in metrics:
+        features = efficientnet.extract(efficientnet.load_network(device), images, device)
+        found |= efficientnet.measure(features, efficientnet.load_reference(reference))
     if "memorization" in metrics:
         found |= memorization.measure(images, memorization.load_reference(reference), device)
     if weights is not None and "inception" in metrics:

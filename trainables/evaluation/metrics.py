@@ -27,14 +27,17 @@ without a privacy cost, and have it then. Evaluations without the group keep the
 MIN_SAMPLES = 10
 """Fewest images that can be evaluated: the inception score splits them in ten."""
 
-Group = Literal["standard", "prior_work", "inception", "diversity", "memorization"]
+Group = Literal["standard", "prior_work", "inception", "efficientnet", "diversity", "memorization"]
 GROUPS: tuple[Group, ...] = get_args(Group)
 """What may be asked for. ``standard`` takes about ten seconds for 10,000 gray images on one core, ``prior_work`` another 40
-(and once a minute for every 10,000 of the training set); ``inception`` wants a GPU, and its weights. ``diversity`` and
-``memorization`` take five seconds each."""
+(and once a minute for every 10,000 of the training set); ``inception`` wants a GPU, and its weights; ``efficientnet``
+takes two minutes and two small packages. ``diversity`` and ``memorization`` take five seconds each."""
 
 INCEPTION_CPU_SECONDS = 0.15
 """Of one core for one image, measured; what a plan warns of."""
+EFFICIENTNET_CPU_SECONDS = 0.012
+EFFICIENTNET_COMPARED = 10_000
+"""Most generated and most real images that EfficientNet sees: their features are 51 MB."""
 
 DEFAULT_METRICS: tuple[Group, ...] = ("standard",)
 
@@ -80,6 +83,7 @@ _AS_MANY = "as many real as generated ones"
 _SOME_OF_IT = f"real training set, at most 10,000 of it; {_AS_MANY}"
 _RECORDS = "as many training records as records of the test set, at most 10,000 and at most half of the training set"
 _INCEPTION = "Inception of 2015-12-05 by torch-fidelity; uint8 images, gray repeated in three channels"
+_EFFICIENTNET = "1280 features of EfficientNet-Lite0 on ImageNet at 96 pixels"
 
 METRICS: dict[str, Metric] = {
     "gen2real_cnn": _gen2real("standard", "a small CNN"),
@@ -146,6 +150,34 @@ METRICS: dict[str, Metric] = {
         private=True,
         reference=_SOME_OF_IT,
         description=f"improved recall (Kynkaanniemi et al. 2019, k = 3): share of real ones near generated ones; {_INCEPTION}",
+    ),
+    "fd_efficientnet_lite0": Metric(
+        group="efficientnet",
+        direction="lower",
+        private=True,
+        reference=_SOME_OF_IT,
+        description=f"Frechet distance, not an FID; falls with the number of images, floor in `real`; {_EFFICIENTNET}",
+    ),
+    "kd_efficientnet_lite0": Metric(
+        group="efficientnet",
+        direction="lower",
+        private=True,
+        reference=_SOME_OF_IT,
+        description=f"kernel distance, not a KID; unbiased, mean of 100 subsets of 1,000; {_EFFICIENTNET}",
+    ),
+    "precision_efficientnet_lite0": Metric(
+        group="efficientnet",
+        direction="higher",
+        private=True,
+        reference=_SOME_OF_IT,
+        description=f"improved precision (Kynkaanniemi et al. 2019, k = 3); {_EFFICIENTNET}",
+    ),
+    "recall_efficientnet_lite0": Metric(
+        group="efficientnet",
+        direction="higher",
+        private=True,
+        reference=_SOME_OF_IT,
+        description=f"improved recall (Kynkaanniemi et al. 2019, k = 3); {_EFFICIENTNET}",
     ),
     "pairwise_distance_pixels": Metric(
         group="diversity",

@@ -21,7 +21,7 @@ from trainables.base import Dataset
 from trainables.coins import torch_coins
 from trainables.networks.classifier import CNN
 
-from . import diversity, inception, memorization, prior_work
+from . import diversity, efficientnet, inception, memorization, prior_work
 from .features import extract
 from .fidelity import Statistics, frechet_distance, inception_score, statistics
 from .gen2real import KINDS, gen2real
@@ -49,8 +49,8 @@ def compute(config: Mapping[str, Any], train: Dataset, test: Dataset, directory:
     ``inception.safetensors`` is written too. In ``reference.json`` ``real`` holds each metric's value for real images in
     place of generated ones, ``samples`` training images (all, if there are fewer): ceilings of gen2real, the Frechet
     distance's floor, the score's ceiling. The training images are no fair stand-in where they are the reference themselves:
-    real2gen is the classifier's accuracy on the test set, and the Inception metrics are those of as many test images, or of
-    all. For memorisation they are training images that it does not compare with.
+    real2gen is the classifier's accuracy on the test set, and metrics on ImageNet features are those of as many test images,
+    or of all. For memorisation they are training images that it does not compare with.
     """
     seed, samples = config["seed"], min(config["samples"], len(train.labels))
     weights = _weights(config)
@@ -82,9 +82,14 @@ def compute(config: Mapping[str, Any], train: Dataset, test: Dataset, directory:
         real |= diversity.measure(real_images, real_labels, real_features, device=device, **held)
     if "memorization" in config["metrics"]:
         real |= memorization.compute_reference(train, test, directory, samples=samples, seed=seed, device=device)
+    chosen = torch.randperm(len(test_labels), generator=torch_coins(seed, "real test images"))[:samples]
+    if "efficientnet" in config["metrics"]:
+        of_imagenet = efficientnet.load_network(device)
+        efficientnet.compute_reference(of_imagenet, real_images, directory, device)
+        features = efficientnet.extract(of_imagenet, test_images[chosen], device)
+        real |= efficientnet.measure(features, efficientnet.load_reference(directory))
     if network is not None:
         logits = inception.compute_reference(network, images[order], directory, device, scored=samples)
-        chosen = torch.randperm(len(test_labels), generator=torch_coins(seed, "real test images"))[:samples]
         features, _ = inception.extract(network, test_images[chosen], device)
         real |= inception.distances(features, inception.load_reference(directory))
         real["is_inception"] = inception_score(logits)

