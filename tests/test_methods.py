@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from safetensors.torch import load_file
 
 from harness import store, sweep
+from harness.releasable import Refused
+from harness.release import release
 from trainables import registry
 from trainables.base import DataInfo
 from trainables.privacy import accounting
@@ -64,7 +68,8 @@ def trials(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]
     assert sweep.main([str(folder / "methods.yaml"), "--on", "inline", "--results", str(folder / "results")]) == sweep.OK
     tables = store.read(folder / "results" / "methods")
     samples = {trial_id: list(part["image"]) for trial_id, part in tables.samples.groupby("trial_id")}
-    return {row["method"]: {**row, "samples": samples[row["trial_id"]]} for row in tables.trials.to_dict("records")}
+    place = {"folder": folder / "results" / "methods"}
+    return {row["method"]: {**row, **place, "samples": samples[row["trial_id"]]} for row in tables.trials.to_dict("records")}
 
 
 def test_every_method_is_tried() -> None:
@@ -97,6 +102,26 @@ def test_samples_are_images_that_differ(trials: dict[str, dict[str, Any]], name:
     assert len(samples) == 20
     assert len({image["bytes"] for image in samples}) == 20
     assert 0 <= trials[name]["gen2real_logreg"] <= 1
+
+
+@pytest.mark.parametrize("name", registry.METHODS)
+def test_what_training_keeps_may_leave_as_a_generator_alone(
+    trials: dict[str, dict[str, Any]], name: str, tmp_path: Path
+) -> None:
+    """``release`` compares the sampler that it writes with the harness's, bit for bit. Real images stay."""
+    row = trials[name]
+    if name == "real":
+        with pytest.raises(Refused, match="keeps real images"):
+            release(row["folder"], row["trial_id"], tmp_path / "out")
+        return
+    said = release(row["folder"], row["trial_id"], tmp_path / "out").statement
+    assert said["generator"]["epsilon"] == row["epsilon"]
+    assert said["sweep"]["totals"][0]["generators"] == len(registry.METHODS) - 1
+    kept = load_file(row["folder"] / "generators" / f"{row['trial_id']}.safetensors")
+    left = load_file(tmp_path / "out" / "generator.safetensors")
+    assert kept.keys() - left.keys() == {"dp_energy_guided": {"classifier.weight"}, "dp_feta": {"means"}}.get(name, set())
+    assert all(phase["in_words"] for phase in said["generator"]["mechanism"])
+    assert not any("A mechanism of kind" in phase["in_words"] for phase in said["generator"]["mechanism"])
 
 
 @pytest.mark.parametrize("name", registry.METHODS)
