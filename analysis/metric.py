@@ -10,8 +10,8 @@ import pandas as pd
 
 _ABBREVIATIONS = {name: name.upper() for name in ("cnn", "mlp", "fd", "is", "fid", "kd", "kid")}
 _ABBREVIATIONS |= {"logreg": "logistic", "lenet": "LeNet", "sklearn": "(scikit-learn)"}
-_SHARES = ("gen2real", "real2gen", "near", "coverage", "precision", "recall", "memorization")
-_LIMITS = dict.fromkeys(_SHARES, (0.0, 1.0)) | dict.fromkeys(("fd", "fid", "pairwise", "density", "sharpness"), (0.0, inf))
+_SHARES = ("gen2real", "real2gen", "near", "coverage", "precision", "recall", "memorization", "pairwise", "sharpness")
+_LIMITS = dict.fromkeys(_SHARES, (0.0, 1.0)) | dict.fromkeys(("fd", "fid", "density"), (0.0, inf))
 _LIMITS["is"] = (1.0, inf)
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from trainables import registry
 from trainables.base import DataInfo, Dataset, Sampler
-from trainables.evaluation.metrics import METRICS
+from trainables.evaluation.metrics import DETAILS, METRICS
 
 from .folders import Folders, file_hash
 from .rows import is_reference, phases_of
@@ -67,10 +67,11 @@ def evaluate_kept(
         metrics=settings["metrics"],
         weights=weights,
     )
+    columns = METRICS.keys() | DETAILS.keys()
     reference = json.loads((directory / "reference.json").read_text())
     return {
-        **{name: value for name, value in metrics.items() if name in METRICS},
-        "per_class": json.dumps({name: value for name, value in metrics.items() if name not in METRICS}),
+        **{name: value for name, value in metrics.items() if name in columns},
+        "per_class": json.dumps({name: value for name, value in metrics.items() if name not in columns}),
         "real": json.dumps({"samples": reference["samples"], **reference["real"]}),
         "evaluation_id": settings["id"],
         "evaluation_samples": settings["samples"],

@@ -55,14 +55,12 @@ METRIC_HEADINGS = {
     "kd_efficientnet_lite0": "kd\nefficientnet",
     "precision_efficientnet_lite0": "precision\nefficientnet",
     "recall_efficientnet_lite0": "recall\nefficientnet",
-    "pairwise_distance_pixels": "pairwise\ndistance",
+    "pairwise_distance_match_pixels": "distance\nmatch",
     "near_duplicates_pixels": "near\nduplicates",
     "density_dataset_classifier": "density",
     "coverage_dataset_classifier": "coverage",
-    "sharpness_laplacian": "sharpness",
+    "sharpness_match_laplacian": "sharpness\nmatch",
     "memorization_pixels": "memorization",
-    "memorization_pixels_low": "memorization\nlow",
-    "memorization_pixels_high": "memorization\nhigh",
 }
 """Metric columns as tables on a screen call them; one that no row has is left out."""
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 import pyarrow as pa
 
-from trainables.evaluation.metrics import METRICS
+from trainables.evaluation.metrics import DETAILS, METRICS
 
 SCHEMA_VERSION = 3
 """Parts of an older one are read with nulls in the columns that they lack. 2: columns ``evaluation`` and
@@ -37,6 +37,7 @@ _METRIC_COLUMNS = [
 _PRIVATE = {
     *("data_fingerprint", "trial_id", "cell_id", "evaluation_id", "real", "message", "host", "pid", "started", "ended"),
     *("train_seconds", "evaluate_seconds", "peak_memory_mb"),
+    *DETAILS,  # held against training records, or against a test set that may be private
 }
 
 _UNITS = {
@@ -102,6 +103,7 @@ TRIALS = _schema(
         ("evaluation_samples", _INT, "generated images behind the metrics (n)"),
         ("evaluation", _TEXT, "JSON: groups of metrics, version of the evaluation, SHA-256 of the Inception weights"),
         *_METRIC_COLUMNS,
+        *((name, _FLOAT, description) for name, description in DETAILS.items()),
         ("per_class", _TEXT, "JSON: accuracy on each class of every gen2real classifier"),
         ("real", _TEXT, "JSON: the same metrics of n real training images: ceilings and floors (private)"),
         ("train_seconds", _FLOAT, "training, all attempts that lived to say it (owner only)"),

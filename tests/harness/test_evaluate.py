@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 
@@ -24,7 +25,7 @@ from harness.spec import load_sweep
 from harness.stages import compute_stage, stage_id
 from harness.trial import load_data, run_trial
 from trainables.evaluation import weights
-from trainables.evaluation.metrics import METRICS, columns, reference_stage
+from trainables.evaluation.metrics import DETAILS, METRICS, columns, reference_stage
 from trainables.evaluation.weights import InceptionWeights
 
 FILE = """
@@ -120,6 +121,29 @@ def test_images_that_are_too_small_are_refused_in_the_plan(tmp_path: Path) -> No
     assert plan(tmp_path, data).trials[0].data.info.height == 16
     text = refusal(tmp_path, "evaluate.metrics=[standard, prior_work]", data)
     assert "need images of at least 18 pixels a side; these have 16 x 16" in text
+
+
+def test_diversity_and_memorization_reach_the_row_with_their_details(tmp_path: Path) -> None:
+    made = plan(tmp_path, "evaluate.metrics=[diversity, memorization]", "evaluate.samples=100", "data.size=40")
+    (trial,) = made.trials
+    job: dict[str, Any] = {**job_document(made, trial, {}), "kind": "train"}
+    path = made.folders.launches / "test" / "plan.json"
+    write_plan(path, {trial.trial_id: job})
+    compute_stage(
+        made.folders, job["evaluation"]["stage"], trial.reference, *load_data(job["data"], made.folders), torch.device("cpu")
+    )
+    assert run_trial(made.folders, job, lambda progress: None, plan=path)["status"] == "completed"
+    results = store.read(made.folders.sweep)
+    (row,) = results.trials.to_dict("records")
+    asked = columns(["diversity", "memorization"])
+    assert [name for name in METRICS if row[name] == row[name]] == asked
+    assert row["memorization_pixels_low"] < row["memorization_pixels"] < row["memorization_pixels_high"]
+    ratio = row["sharpness_ratio_laplacian"]
+    assert row["sharpness_match_laplacian"] == min(ratio, 1 / ratio)
+    assert json.loads(row["per_class"]) == {}
+    assert results.real[asked].notna().all(axis=None)
+    schema = pq.read_schema(next(made.folders.table("trials").glob("*.parquet")))
+    assert all(schema.field(name).metadata[b"private"] == b"true" for name in DETAILS)
 
 
 def test_inception_metrics_and_their_weights_reach_the_row(tmp_path: Path, inception_file: Path) -> None:

@@ -38,7 +38,7 @@ def measure(
     seed: int,
     device: torch.device,
 ) -> dict[str, float]:
-    """The columns of the group ``diversity`` for uint8 ``images [N, C, H, W]`` of int64 ``labels [N]``.
+    """The metrics and details of the group ``diversity`` for uint8 ``images [N, C, H, W]`` of int64 ``labels [N]``.
 
     ``features [N, d]`` are the classifier's of these images. Where there are more test images than are compared, ``seed``
     decides which. Raises ``ValueError`` where the test set is too small to compare with.
@@ -49,12 +49,15 @@ def measure(
     real_features, _ = extract(classifier, test_images[:compared], device)
     density, coverage = density_and_coverage(features[:compared], real_features)
     distance, duplicates = spread(images, labels, test_images, test_labels, test.classes)
+    sharp = (sharpness(images).mean() / sharpness(test_images).mean()).item()
     return {
-        "pairwise_distance_pixels": distance,
+        "pairwise_distance_ratio_pixels": distance,
+        "pairwise_distance_match_pixels": match(distance),
         "near_duplicates_pixels": duplicates,
         "density_dataset_classifier": density,
         "coverage_dataset_classifier": coverage,
-        "sharpness_laplacian": (sharpness(images).mean() / sharpness(test_images).mean()).item(),
+        "sharpness_ratio_laplacian": sharp,
+        "sharpness_match_laplacian": match(sharp),
     }
 
 
@@ -83,8 +86,9 @@ def spread(
 
     The ratio is the mean over classes, distances are Euclidean on pixels. A generated image is a near duplicate where its
     nearest other generated image of the class is no farther than the nearest neighbours of 1 % of real images of the class
-    are; this definition is ours. Of each class the first images count, as many generated as real ones and at most
-    ``OF_A_CLASS``. Raises ``ValueError`` where no class has two of both.
+    are; this definition is ours, and images without the pixel noise of real ones meet it sooner. Of each class the first
+    images count, as many generated as real ones and at most ``OF_A_CLASS``. Raises ``ValueError`` where no class has two of
+    both.
     """
     ratios, duplicates, counted = [], 0, 0
     for k in range(classes):
@@ -114,6 +118,15 @@ def sharpness(images: torch.Tensor) -> torch.Tensor:
             for block in images.split(BLOCK)
         ]
     )
+
+
+def match(ratio: float) -> float:
+    """The smaller of a ratio's two numbers over the larger: 1 where they are equal. Noise is no better than blur by it.
+
+    >>> match(0.5), match(2.0), match(0.0)
+    (0.5, 0.5, 0.0)
+    """
+    return min(ratio, 1 / ratio) if ratio else 0.0
 
 
 def _distances(images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -179,12 +179,12 @@ METRICS: dict[str, Metric] = {
         reference=_SOME_OF_IT,
         description=f"improved recall (Kynkaanniemi et al. 2019, k = 3); {_EFFICIENTNET}",
     ),
-    "pairwise_distance_pixels": Metric(
+    "pairwise_distance_match_pixels": Metric(
         group="diversity",
         direction="higher",
         private=False,
         reference=f"real test set, at most 1,000 of a class; {_AS_MANY}",
-        description="mean distance of two images of a class, as a ratio to real images': 1 is the goal, noise lies above it",
+        description="mean distance of two images of a class, of generated and of real images: the smaller over the larger",
     ),
     "near_duplicates_pixels": Metric(
         group="diversity",
@@ -208,12 +208,12 @@ METRICS: dict[str, Metric] = {
         reference=f"real test set, at most 10,000 of it, features of the CNN trained on the real training set; {_AS_MANY}",
         description="coverage (Naeem et al. 2020, k = 5) on the CNN's 64 features: the same law reaches .97",
     ),
-    "sharpness_laplacian": Metric(
+    "sharpness_match_laplacian": Metric(
         group="diversity",
         direction="higher",
         private=False,
         reference="real test set",
-        description="mean variance of the Laplacian, as a ratio to real images': 1 is the goal, noise lies above it",
+        description="mean variance of the Laplacian, of generated and of real images: the smaller over the larger",
     ),
     "memorization_pixels": Metric(
         group="memorization",
@@ -223,21 +223,17 @@ METRICS: dict[str, Metric] = {
         description="share of images nearer to a training record than to all held-out ones, .5 expected of a generator that "
         "knows neither: an indicator of memorisation, not of privacy; only the training records compared with can show",
     ),
-    "memorization_pixels_low": Metric(
-        group="memorization",
-        direction="lower",
-        private=True,
-        reference=_RECORDS,
-        description="lower end of the share's 95 % Clopper-Pearson interval, over draws of the generated images",
-    ),
-    "memorization_pixels_high": Metric(
-        group="memorization",
-        direction="lower",
-        private=True,
-        reference=_RECORDS,
-        description="upper end of the share's 95 % Clopper-Pearson interval, over draws of the generated images",
-    ),
 }
+
+DETAILS: dict[str, str] = {
+    "pairwise_distance_ratio_pixels": "mean distance of two generated images of a class over that of real test images; noise "
+    "raises it over 1",
+    "sharpness_ratio_laplacian": "mean variance of the Laplacian of generated over real test images; blur lowers it, noise "
+    "raises it over 1",
+    "memorization_pixels_low": "lower end of the share's 95 % Clopper-Pearson interval, over draws of the generated images",
+    "memorization_pixels_high": "upper end of the share's 95 % Clopper-Pearson interval, over draws of the generated images",
+}
+"""Columns beside the metrics that have no better direction, so nothing is ranked by them."""
 
 
 def columns(groups: Collection[Group]) -> list[str]:

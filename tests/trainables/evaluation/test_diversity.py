@@ -72,10 +72,10 @@ def real_score(score, data):
 def test_real_images_are_at_the_values_that_the_descriptions_name(real_score, reference) -> None:
     floors = reference_stage.load(reference).summary["real"]
     assert list(floors) == COLUMNS
-    assert set(real_score) == set(COLUMNS)
+    assert set(real_score) == {*COLUMNS, "pairwise_distance_ratio_pixels", "sharpness_ratio_laplacian"}
     for found in (real_score, floors):
-        assert found["pairwise_distance_pixels"] == pytest.approx(1, abs=0.05)
-        assert found["sharpness_laplacian"] == pytest.approx(1, abs=0.1)
+        assert 0.95 < found["pairwise_distance_match_pixels"] <= 1
+        assert 0.9 < found["sharpness_match_laplacian"] <= 1
         assert found["near_duplicates_pixels"] < 0.04
         assert found["density_dataset_classifier"] == pytest.approx(1, abs=0.15)
         assert found["coverage_dataset_classifier"] > 0.9
@@ -85,14 +85,16 @@ def test_mode_collapse_shows_in_all_but_sharpness(score, data, real_score) -> No
     found = score(real_images(data[0], shown=2))
     assert found["near_duplicates_pixels"] == 1
     assert found["coverage_dataset_classifier"] < 0.2 < real_score["coverage_dataset_classifier"]
-    assert found["pairwise_distance_pixels"] < 0.7
-    assert found["sharpness_laplacian"] > 0.5
+    assert found["pairwise_distance_ratio_pixels"] == found["pairwise_distance_match_pixels"] < 0.7
+    assert found["sharpness_match_laplacian"] > 0.5
 
 
 def test_blur_lowers_sharpness_and_noise_raises_it(score, data, real_score) -> None:
-    assert score(real_images(data[0], blur=True))["sharpness_laplacian"] < 0.4
+    blurred = score(real_images(data[0], blur=True))
+    assert blurred["sharpness_ratio_laplacian"] == blurred["sharpness_match_laplacian"] < 0.4
     noise = score(lambda labels, rng: torch.rand(len(labels), 1, 28, 28, generator=rng))
-    assert noise["sharpness_laplacian"] > 3
+    assert noise["sharpness_ratio_laplacian"] > 3
+    assert noise["sharpness_match_laplacian"] < 1 / 3
     assert noise["coverage_dataset_classifier"] < 0.1
 
 
