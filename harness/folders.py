@@ -71,6 +71,11 @@ class Folders:
         return self.sweep / "scratch"
 
     @property
+    def sealed(self) -> Path:
+        """``<trial_id>/``: the trials of a private selection that has not ended (``selection``); the owner's alone."""
+        return self.sweep / "sealed"
+
+    @property
     def set_aside(self) -> Path:
         return self.sweep / "set_aside"
 

@@ -243,7 +243,7 @@ class _Planner:
         }
         inception = self._inception(spec, data)
         reference, evaluation_id = self._evaluation(spec, data, inception)
-        trial_id = _hash({**identity, "seed": spec.seed})
+        trial_id = identifier({**identity, "seed": spec.seed})
         if privacy.delta > 1 / data.info.size:
             fair = f"1/N = {1 / data.info.size:.2g}"
             self.notes[f"delta {privacy.delta:g} exceeds {fair}: it would allow a record to be published outright"] = None
@@ -289,7 +289,7 @@ class _Planner:
     def _cell_id(self, spec: TrialSpec, data: Data, identity: Mapping[str, Any]) -> str:
         key = spec.method, spec.config_key, data.fingerprint, canonical_json(identity["privacy"])
         if key not in self._cells:
-            self._cells[key] = _hash(identity)
+            self._cells[key] = identifier(identity)
         return self._cells[key]
 
     def _evaluation(self, spec: TrialSpec, data: Data, inception: InceptionWeights | None) -> tuple[Stage, str]:
@@ -297,7 +297,7 @@ class _Planner:
         key = spec.evaluate.samples, tuple(spec.evaluate.metrics), inception, data.fingerprint
         if key not in self._evaluations:
             reference = reference_stage(spec.evaluate.samples, spec.evaluate.metrics, inception)
-            self._evaluations[key] = reference, _hash({**reference.config, "data": data.fingerprint})
+            self._evaluations[key] = reference, identifier({**reference.config, "data": data.fingerprint})
         return self._evaluations[key]
 
     def _prepare_data(self, spec: TrialSpec) -> Data:
@@ -402,5 +402,6 @@ def _shared(trials: Sequence[PlannedTrial]) -> list[str]:
     ]
 
 
-def _hash(value: Any) -> str:
+def identifier(value: Any) -> str:
+    """The first 12 hex digits of the SHA-256 of ``value`` as canonical JSON."""
     return hashlib.sha256(canonical_json(value).encode()).hexdigest()[:12]

@@ -99,6 +99,7 @@ TRIALS = _schema(
         ("noise_multiplier", _FLOAT, "of the last phase: std / C (records) or std / sensitivity of an image's row (shards)"),
         ("effective_noise_multiplier", _FLOAT, "of the last phase: std / L2 sensitivity of a step's releases"),
         ("releases", _INT, "releases drawn in all attempts"),
+        ("selection", _TEXT, "JSON: of the best of a private selection, how it was chosen; null for a trial of its own"),
         ("evaluation_id", _TEXT, "hash of the evaluation's settings and version"),
         ("evaluation_samples", _INT, "generated images behind the metrics (n)"),
         ("evaluation", _TEXT, "JSON: groups of metrics, version of the evaluation, SHA-256 of the Inception weights"),

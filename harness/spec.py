@@ -17,6 +17,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 from trainables.data.base import Preparation
 from trainables.evaluation.metrics import DEFAULT_METRICS, MIN_SAMPLES, Group
 from trainables.privacy.mechanism import Neighbours
+from trainables.privacy.random_best import Name
 
 from .document import Document, InputError, read_document
 from .overrides import apply_overrides
@@ -186,6 +187,21 @@ class ResourcesSpec(_Section):
         return seconds(self.deadline)
 
 
+class SearchSpec(_Section):
+    """Private selection, in place of training every trial: a secret random number of trials draw their settings from those that
+    the file spells out, and only the best one is kept. ``privacy.epsilon`` is then the budget of the whole selection."""
+
+    strategy: Literal["random_best"]
+    """How trials are chosen. Without ``search`` every trial of the file is trained, and the price of all of them is shown."""
+    mean_trials: float = Field(gt=0, examples=[30])
+    """Mean of the secret number of trials, over 1 (``poisson``: over 0)."""
+    distribution: Name = "logarithmic"
+    """How that number is drawn. ``logarithmic`` is the cheapest and spreads widest, ``geometric`` and ``poisson`` cost more and
+    spread less; a Poisson number may be 0, and then nothing is kept."""
+    score: str = "gen2real_cnn"
+    """The metric that decides. One that touches private data through the generator alone, on a public test set."""
+
+
 class CaseSpec(_Section):
     """One of several methods or settings that a sweep compares."""
 
@@ -227,6 +243,8 @@ class SweepSpec(_Section):
     """Groups of axes whose values go in step in place of being crossed."""
     seeds: int | tuple[Annotated[int, Field(ge=0)], ...] = 1
     """Repetitions: 3 means the seeds 0, 1 and 2; a list is taken as it is."""
+    search: SearchSpec | None = Field(default=None, examples=["{strategy: random_best, mean_trials: 30}"])
+    """Private selection of the best trial, in place of training all of them."""
     evaluate: EvaluateSpec = EvaluateSpec()
     """What is measured on a trained generator."""
     checkpoint: CheckpointSpec = CheckpointSpec()
