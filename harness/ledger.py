@@ -17,7 +17,7 @@ import re
 import socket
 import time
 import uuid
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -266,20 +266,31 @@ def sweep_accounts(folders: Folders) -> dict[str, TrialAccount]:
 
 
 def lineage_accounts(
-    root: Path, lineage: str, known: Mapping[str, Mapping[str, TrialAccount]] | None = None
+    root: Path,
+    lineage: str,
+    known: Mapping[str, Mapping[str, TrialAccount]] | None = None,
+    without: Collection[str] = (),
 ) -> list[TrialAccount]:
     """What every trial of every sweep under ``root`` has spent on the data set named ``lineage``.
 
-    ``known`` are ``sweep_accounts`` that have been read already, by the names of their sweeps.
+    ``known`` are ``sweep_accounts`` that have been read already, by the names of their sweeps; those ``without`` are left out.
     """
     found: list[TrialAccount] = []
     for sweep in sorted(path.name for path in (root / "ledger" / lineage).glob("*") if path.is_dir()):
+        if sweep in without:
+            continue
         folders = Folders(root, sweep)
         if known and sweep in known and all(other == lineage for other in _lineages(folders)):
             found += known[sweep].values()
         else:
             found += _by_trial(_accounts(folders, lineage).values()).values()
     return found
+
+
+def unfinished_selections(root: Path, lineage: str) -> list[str]:
+    """Names in the ledger under which private selections that have not ended have their trials; how many is not to be told."""
+    begun = {f"selection.{folder.name}" for folder in root.glob("*/sealed/*")}
+    return sorted(begun & {path.name for path in (root / "ledger" / lineage).glob("selection.*")})
 
 
 def _lineages(folders: Folders) -> list[str]:

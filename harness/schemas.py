@@ -14,7 +14,8 @@ from trainables.evaluation.metrics import DETAILS, METRICS
 
 SCHEMA_VERSION = 3
 """Parts of an older one are read with nulls in the columns that they lack. 2: columns ``evaluation`` and
-``gen2real_mlp_sklearn``. 3: the metrics of the groups ``diversity`` and ``memorization``, and more of the others."""
+``gen2real_mlp_sklearn``. 3: the metrics of the groups ``diversity`` and ``memorization``, and more of the others;
+``selection``."""
 
 _TEXT, _INT, _FLOAT, _TIME = pa.string(), pa.int64(), pa.float64(), pa.timestamp("us", tz="UTC")
 _METRIC_COLUMNS = [

@@ -14,7 +14,7 @@ from .compacted import uncollected
 from .composition import Composition, compose
 from .documents import WAYS, finite, plan_summary, price_entries
 from .folders import write_json
-from .ledger import lineage_accounts
+from .ledger import lineage_accounts, unfinished_selections
 from .lock import holder
 from .plan import Plan, PlannedTrial
 from .snapshot import provenance
@@ -187,6 +187,9 @@ def status_document(plan: Plan, *, metrics_of: int | None = None) -> dict[str, A
             lineage: [{**asdict(part), "epsilon": finite(part.epsilon)} for part in lineage_account(plan, lineage)]
             for lineage in sorted(lineages)
         },
+        "unfinished_selections": {
+            lineage: len(unfinished_selections(plan.folders.root, lineage)) for lineage in sorted(lineages)
+        },
     }
 
 
@@ -210,8 +213,12 @@ def _print_failed_stages(failed: Sequence[Mapping[str, Any]], console: Console) 
 
 
 def lineage_account(plan: Plan, lineage: str) -> list[Composition]:
-    """What all attempts of all sweeps under the root have spent on a data set, an entry a neighbouring relation."""
-    accounts = lineage_accounts(plan.folders.root, lineage, {plan.folders.name: plan.accounts})
+    """What all attempts of all sweeps under the root have spent on a data set, an entry a neighbouring relation.
+
+    Without the trials of private selections that have not ended, of which nobody is to know how many there are.
+    """
+    root = plan.folders.root
+    accounts = lineage_accounts(root, lineage, {plan.folders.name: plan.accounts}, without=unfinished_selections(root, lineage))
     seen = [(account.phases, account.charged) for account in accounts]
     # A release that was drawn under another name of the same data counts here as well.
     named = {account.trial_id for account in accounts}
@@ -265,6 +272,11 @@ def print_status(plan: Plan, document: Mapping[str, Any], console: Console) -> N
             console.print(f"Data set {lineage}: {spent} (delta {part['delta']:g}, {part['neighbours']}).")
         if not parts:
             console.print(f"Data set {lineage}: nothing has been spent on it yet.")
+        if selections := document["unfinished_selections"][lineage]:
+            console.print(
+                f"Data set {lineage}: {_count(selections, 'private selection')} not ended, whose trials come on top of that; "
+                "what they have spent so far is kept secret with them."
+            )
 
 
 def _print_private_note(plan: Plan, shown: Sequence[str], real: Sequence[Any], console: Console) -> None:

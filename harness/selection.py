@@ -14,7 +14,7 @@ import os
 import secrets
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -31,7 +31,7 @@ from .calibrations import Calibrations
 from .document import InputError
 from .documents import job_document
 from .expand import TrialSpec
-from .folders import Folders, create_json, sync_folder, write_json
+from .folders import Folders, create_json, sync_folder
 from .ledger import Attempt, LedgerError, read_attempts, read_trial_attempts, sweep_accounts, trial_account
 from .lock import DriverLock
 from .plan import Plan, PlannedTrial, make_plan
@@ -133,15 +133,13 @@ def _at_base(
     assert request.epsilon is not None
     while True:
         settings = [replace(spec, privacy=request.model_copy(update={"epsilon": base})) for spec in specs]
-        trials = [trial for trial in make_plan(folders, settings).trials]
+        trials = make_plan(folders, settings).trials
         accounts = [trial.account for trial in trials]
         if not all(accounts):
             raise accounting.InfeasibleBudget(next(trial.problem for trial in trials if trial.problem) or "")
         phases = [selection.with_reserve(account.phases, account.reserve) for account in accounts if account]
         once = selection.selection_phase(phases, mean_trials=search.mean_trials, distribution=search.distribution)
-        epsilons = {
-            name: calibrations.epsilon([once], delta=request.delta, accountant=name) for name in ("pld", "rdp")
-        }
+        epsilons = {name: calibrations.epsilon([once], delta=request.delta, accountant=name) for name in ("pld", "rdp")}
         if epsilons[request.accountant] <= request.epsilon:
             account = Account(
                 phases=(once,),
@@ -262,9 +260,7 @@ def _check_releases(sweep: Sweep, plan: Plan) -> None:
 # Running it ---------------------------------------------------------------------------------------------------------------
 
 
-def run_sealed(
-    chosen: Selection, on: str, *, max_concurrent: int | None, console: Console
-) -> str | None:
+def run_sealed(chosen: Selection, on: str, *, max_concurrent: int | None, console: Console) -> str | None:
     """Run the trials of the selection as far as the machines let it; return why it has not ended, or None where it has.
 
     The holder of the sweep's lock calls it. Nothing is said of how many trials there are or how far they have come.
@@ -292,9 +288,7 @@ def run_sealed(
         console.print("The selection runs. How many trials it has, and how far they are, is kept secret until it has ended.")
         with (
             closing(
-                connect(
-                    on, results=inner.root, sweep=inner.name, max_concurrent=max_concurrent, say=lambda sentence: None
-                )
+                connect(on, results=inner.root, sweep=inner.name, max_concurrent=max_concurrent, say=lambda sentence: None)
             ) as executor,
             stop_on_signals(path.parent / "stop", console.print),
         ):
@@ -388,9 +382,11 @@ def reveal(chosen: Selection) -> str:
     if any(executed):
         attempt.reserve(0, 1)
     attempt.settle(executed, stopped=False)
-    status, message, fields, parts, ending = "failed", _nothing(chosen), {}, [], {"resumable": False}
+    status, message = ("failed", _nothing(chosen)) if best is None else ("completed", None)
+    fields: dict[str, Any] = {}
+    ending: dict[str, Any] = {"resumable": best is not None}
+    parts = []
     if best is not None:
-        status, message, ending = "completed", None, {"resumable": True}
         fields, samples, ending["generator"] = _take(chosen, best[1], attempt)
         if samples:
             parts.append(store.write_part(folders, "samples", f"{attempt.trial_id}.{attempt.number}", samples))

@@ -287,7 +287,9 @@ def stop(folders: Folders) -> str:
     if held is None:
         return f"Nobody runs {folders.sweep}: there is nothing to stop."
     who = f"Process {held['pid']} on {held['host']}"
-    launches = sorted(folders.launches.glob(f"*-{held['pid']}/plan.json"))
+    pattern = f"*-{held['pid']}/plan.json"
+    found_plans = [*folders.launches.glob(pattern), *folders.sealed.glob(f"*/*/launches/{pattern}")]
+    launches = sorted(found_plans, key=lambda plan: plan.parent.name)
     if not launches:
         return f"{who} is about to begin: ask it again in a few seconds."
     (launches[-1].parent / "stop").touch()

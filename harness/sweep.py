@@ -122,9 +122,13 @@ def _command(arguments: argparse.Namespace) -> int:
 
     from .expand import expand
     from .plan import make_plan
+    from .selection import plan_selection
     from .spec import load_sweep
 
     sweep = load_sweep(arguments.file, arguments.set)
+    if sweep.spec.search is not None and (arguments.only or arguments.retry_failed):
+        found = "a private selection has no trials that could be named or run apart from the others"
+        raise InputError(Problem(Mark("--only" if arguments.only else "--retry-failed"), found, fix="leave it out"))
     specs = expand(sweep)
     folders = Folders(Path(arguments.results).expanduser().absolute(), sweep.spec.name)
     console = Console(markup=False, emoji=False, highlight=False)
@@ -143,8 +147,12 @@ def _command(arguments: argparse.Namespace) -> int:
             from .slurm_command import run_in_job
 
             return run_in_job(arguments, folders, specs, profile, console)
-        return _run(arguments, sweep, specs, folders, console)
-    plan = make_plan(folders, specs, retry_failed=arguments.retry_failed, only=arguments.only)
+        run = _run if sweep.spec.search is None else _run_selection
+        return run(arguments, sweep, specs, folders, console)
+    if sweep.spec.search is None:
+        plan = make_plan(folders, specs, retry_failed=arguments.retry_failed, only=arguments.only)
+    else:
+        plan = plan_selection(folders, sweep, specs).plan
     if arguments.status:
         return _status(arguments, plan, console)
     return _dry_run(arguments, plan, profile, console)
@@ -250,6 +258,41 @@ def _run(arguments: argparse.Namespace, sweep: Sweep, specs: Sequence[TrialSpec]
         after = make_plan(folders, specs, only=arguments.only)
         screen.write_sweep_record(after, sweep)
         return _conclude(after, console, interrupted=(path.parent / "stop").exists())
+
+
+def _run_selection(
+    arguments: argparse.Namespace, sweep: Sweep, specs: Sequence[TrialSpec], folders: Folders, console: Console
+) -> int:
+    from . import screen
+    from .launch import finish
+    from .progress import interrupted_by_term
+    from .recovery import recover
+    from .selection import clear, plan_selection, reveal, run_sealed
+
+    folders.make_private()
+    with _lock(folders), interrupted_by_term():
+        if (folders.sweep / "clusters").is_dir():
+            from .slurm_command import refuse_second
+
+            refuse_second(folders.sweep)
+        for note in recover(folders):
+            console.print(note)
+        chosen = plan_selection(folders, sweep, specs)
+        screen.print_plan(chosen.plan, console)
+        screen.write_sweep_record(chosen.plan, sweep)
+        if chosen.trial.action == "train":
+            why = run_sealed(chosen, arguments.on, max_concurrent=arguments.max_concurrent, console=console)
+            if why is not None:
+                console.print(f"The selection has not ended: {why}. The same command goes on.", soft_wrap=True)
+                return INTERRUPTED if why == "it was interrupted" else FAILED
+            console.print(reveal(chosen), soft_wrap=True)
+        else:
+            clear(chosen)
+            console.print("Nothing to do.")
+        finish(chosen.plan)
+        after = plan_selection(folders, sweep, specs).plan
+        screen.write_sweep_record(after, sweep)
+        return _conclude(after, console, interrupted=False)
 
 
 def _lock(folders: Folders) -> DriverLock:
