@@ -185,9 +185,12 @@ def test_metrics_of_private_data_stay(finished: Path, tmp_path: Path) -> None:
     assert said["metrics"].keys() - {"images"} == {name for name in measured if not METRICS[name].private}
     text = (tmp_path / "out" / "privacy.json").read_text() + (tmp_path / "out" / "README.md").read_text()
     for name in measured:
-        if METRICS[name].private and row[name] not in (0, 1):
-            assert repr(row[name]) not in text
-            assert f"{row[name]:.4g}" not in text
+        if METRICS[name].private:
+            assert f'"{name}": ' not in text
+            assert f"| `{name}` |" not in text
+        else:
+            assert f'"{name}": {row[name]!r}' in text
+            assert f"| `{name}` | {row[name]:.4g} |" in text
 
     public = released(finished, tmp_path / "public", "alone", "dp_energy").statement["metrics"]
     assert public.keys() - {"images"} == measured
@@ -434,6 +437,14 @@ def test_owners_words_that_settings_bring_in_are_refused(
     trial_id = trial(finished)
     monkeypatch.setattr(statement, "NOT_COVERED", (f"trial {trial_id}",))
     assert f"README.md would name {trial_id}" in refusal(finished / "several", trial_id, tmp_path / "out")
+
+
+def test_a_method_that_says_not_how_to_build_its_generator_is_refused(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr("trainables.dp_energy.training.recipe")
+    found = refusal(finished / "several", trial(finished), tmp_path / "out")
+    assert found.startswith("dp_energy has no recipe(config, info) in its module training")
 
 
 def test_the_command_says_what_to_say(finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

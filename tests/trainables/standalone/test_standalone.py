@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import runpy
 import subprocess
 import sys
 import types
@@ -164,6 +165,44 @@ def module(name: str, text: str, folder: Path, monkeypatch: pytest.MonkeyPatch) 
     (folder / f"{name}.py").write_text(text)
     monkeypatch.syspath_prepend(folder)
     return importlib.import_module(name)
+
+
+OWN = """
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from trainables.networks.layers import pixel_norm
+
+# How strong the noise is.
+_SCALE, SIDE = 0.5, 4
+
+
+class Own(nn.Module):
+    def __init__(self, classes: int, rng: torch.Generator | None = None) -> None:
+        super().__init__()
+        self.mean = nn.Parameter(torch.zeros(classes, 1, SIDE, SIDE))
+
+    def sample(self, labels: torch.Tensor, rng: torch.Generator) -> torch.Tensor:
+        noise = torch.randn(len(labels), 1, SIDE, SIDE, generator=rng)
+        return torch.sigmoid(pixel_norm(self.mean[labels] + _SCALE * noise))
+"""
+
+
+def test_a_network_of_a_users_own_is_copied_with_what_it_takes_from_ours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = module("own_network", OWN, tmp_path, monkeypatch)
+    recipe = Recipe(network=own.Own, arguments={"classes": 3}, prefix="")
+    text = sampler_source(recipe, shape=(1, 4, 4), classes=3)
+    assert "# How strong the noise is.\n_SCALE, SIDE = 0.5, 4" in text
+    tensors = {"mean": torch.rand(3, 1, 4, 4, generator=torch_coins(0, "mean"))}
+    save_file(tensors, tmp_path / "generator.safetensors")
+    (tmp_path / "sample.py").write_text(text)
+    generate = runpy.run_path(str(tmp_path / "sample.py"))["load"](tmp_path / "generator.safetensors")
+    expected = recipe.load(tensors, CPU)(torch.tensor([2, 0]), torch.Generator().manual_seed(1))
+    assert torch.equal(generate([2, 0], seed=1), expected)
 
 
 NUMPY = "import numpy as np\nclass Own:\n    size = np.pi\n"
