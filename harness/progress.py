@@ -33,6 +33,8 @@ _STYLES = {
     "oom": "red",
     "lost": "red",
 }
+FOLDED = 24
+"""Characters that a folded label keeps in a line of the closing table, at least."""
 _BAD = ("failed", "oom", "lost")
 
 METRIC_HEADINGS = {
@@ -287,25 +289,38 @@ class Progress:
 def summary(rows: Sequence[Mapping[str, Any]], console: Console | None = None) -> None:
     """Print the closing table, a line a trial.
 
-    A row has label, status, epsilon, proof, seconds and metrics by their column names; what no row has gets no column.
-    Where the output is not a terminal no line is cut, whatever its width.
+    A row has label, status, epsilon, proof, seconds and metrics by their column names; what no row has gets no column. A
+    terminal that is too narrow gets the first metrics, with a line that names the others. Where the output is not a terminal
+    no line is cut, whatever its width.
     """
     console = console or Console()
-    columns = {
-        "label": "trial",
-        "status": "status",
-        "epsilon": "epsilon",
-        "proof": "proof",
-        **METRIC_HEADINGS,
-        "seconds": "time",
-    }
+    names = ("label", "status", "epsilon", "proof", *METRIC_HEADINGS, "seconds")
+    shown = [name for name in names if name in ("label", "status") or any(row.get(name) is not None for row in rows)]
+    metrics = [name for name in shown if name in METRIC_HEADINGS]
+    left_out: list[str] = []
+    if console.is_terminal:
+        folded = sum(
+            max(0, max((len(str(row.get(name) or "")) for row in rows), default=0) - FOLDED) for name in ("label", "proof")
+        )
+        while len(metrics) > 1 and _natural_width(_summary_table(rows, shown), console) - folded > console.width:
+            left_out.insert(0, metrics.pop())
+            shown.remove(left_out[0])
+    table = _summary_table(rows, shown)
+    if not console.is_terminal:
+        console = Console(file=console.file, width=_natural_width(table, console), color_system=None)
+    console.print(table)
+    if left_out:
+        console.print(f"Not shown, for the terminal is too narrow: {', '.join(left_out)}.", style="dim", soft_wrap=True)
+
+
+def _summary_table(rows: Sequence[Mapping[str, Any]], shown: Sequence[str]) -> Table:
     table = Table(box=None, pad_edge=False)
-    shown = [name for name in columns if name in ("label", "status") or any(row.get(name) is not None for row in rows)]
+    headings = {"label": "trial", "seconds": "time", **METRIC_HEADINGS}
     for name in shown:
         words = name in ("label", "status", "proof")
         folds = name in ("label", "proof")
         table.add_column(
-            columns[name],
+            headings.get(name, name),
             justify="left" if words else "right",
             no_wrap=not folds,
             overflow="fold" if folds else "ellipsis",
@@ -323,10 +338,12 @@ def summary(rows: Sequence[Mapping[str, Any]], console: Console | None = None) -
             else:
                 cells.append(Text(str(value), style=_STYLES.get(value, "") if name == "status" else ""))
         table.add_row(*cells)
-    if not console.is_terminal:
-        natural = Measurement.get(console, console.options.update(width=10_000), table).maximum
-        console = Console(file=console.file, width=natural, color_system=None)
-    console.print(table)
+    return table
+
+
+def _natural_width(table: Table, console: Console) -> int:
+    """Of the table with no line folded or cut."""
+    return Measurement.get(console, console.options.update(width=10_000), table).maximum
 
 
 def metric_text(name: str, value: float) -> str:

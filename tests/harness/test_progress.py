@@ -12,7 +12,7 @@ from rich.console import Console
 
 from harness import progress
 from harness.jobs import Event, Job
-from harness.progress import ROWS, Progress, stop_on_signals, summary
+from harness.progress import METRIC_HEADINGS, ROWS, Progress, stop_on_signals, summary
 
 
 def jobs(count: int) -> list[Job]:
@@ -161,6 +161,25 @@ def test_summary_on_a_terminal_keeps_to_its_width() -> None:
     summary([ROW], Console(file=out, width=80, force_terminal=True, color_system=None))
     assert max(map(len, out.getvalue().splitlines())) <= 80
     assert "0.791" in out.getvalue()
+
+
+def test_summary_on_a_narrow_terminal_names_the_metrics_that_it_leaves_out() -> None:
+    """The trial's name and the first metrics stay readable, however many metrics there are."""
+    many = ROW | dict.fromkeys(METRIC_HEADINGS, 0.5) | {"gen2real_cnn": 0.791}
+
+    def text(width: int) -> str:
+        out = io.StringIO()
+        summary([many], Console(file=out, width=width, force_terminal=True, color_system=None))
+        return out.getvalue()
+
+    narrow = text(100)
+    said = narrow[narrow.index("Not shown, for the terminal is too narrow: ") :]
+    left_out = said.partition(": ")[2].rstrip(".\n").split(", ")
+    shown = list(METRIC_HEADINGS)[: -len(left_out)]
+    assert [*shown, *left_out] == list(METRIC_HEADINGS), "the first ones are shown"
+    assert narrow.count("0.5") == len(shown) - 1 > 0
+    assert "reconstruction=0.05" in narrow, "a label folds between its words and is not cut"
+    assert "Not shown" not in text(1000)
 
 
 def test_first_signal_asks_and_second_one_ends(tmp_path: Path) -> None:
