@@ -288,7 +288,13 @@ def run_sealed(chosen: Selection, on: str, *, max_concurrent: int | None, consol
         console.print("The selection runs. How many trials it has, and how far they are, is kept secret until it has ended.")
         with (
             closing(
-                connect(on, results=inner.root, sweep=inner.name, max_concurrent=max_concurrent, say=lambda sentence: None)
+                connect(
+                    on,
+                    results=chosen.folders.root,
+                    sweep=chosen.folders.name,
+                    max_concurrent=max_concurrent,
+                    say=lambda sentence: None,
+                )
             ) as executor,
             stop_on_signals(path.parent / "stop", console.print),
         ):

@@ -9,7 +9,7 @@ import shlex
 import shutil
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +28,6 @@ from .slurm_status import state_in_words
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from .expand import TrialSpec
     from .plan import Plan
 
 OK, FAILED, INFEASIBLE, INTERRUPTED = 0, 1, 3, 130
@@ -88,17 +87,16 @@ def _name(sweep: str) -> str:
 
 
 def run_in_job(
-    arguments: argparse.Namespace, folders: Folders, specs: Sequence[TrialSpec], profile: Profile, console: Console
+    arguments: argparse.Namespace, folders: Folders, make: Callable[[], Plan], profile: Profile, console: Console
 ) -> int:
-    """Plan, submit the job that holds the sweep, and follow it unless told to detach; return the exit status."""
+    """Plan (``make``), submit the job that holds the sweep, and follow it unless told to detach; return the exit status."""
     from . import screen
     from .lock import DriverLock
-    from .plan import make_plan
 
     folders.make_private()
     with DriverLock(folders.lock):  # two commands at once submit one job
         refuse_second(folders.sweep)
-        plan = make_plan(folders, specs, retry_failed=arguments.retry_failed, only=arguments.only)
+        plan = make()
         screen.print_plan(plan, console)
         check_plan(plan, profile)
         if not plan.to_do:

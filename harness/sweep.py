@@ -142,17 +142,20 @@ def _command(arguments: argparse.Namespace) -> int:
         from .connection import ClusterError
 
         raise ClusterError("--detach: the profile says `head: {where: here}`, so this command has to stay; start it in tmux")
+
+    def make() -> Plan:
+        if sweep.spec.search is not None:
+            return plan_selection(folders, sweep, specs).plan
+        return make_plan(folders, specs, retry_failed=arguments.retry_failed, only=arguments.only)
+
     if not (arguments.dry_run or arguments.status):
         if profile is not None and profile.head.where == "job":
             from .slurm_command import run_in_job
 
-            return run_in_job(arguments, folders, specs, profile, console)
+            return run_in_job(arguments, folders, make, profile, console)
         run = _run if sweep.spec.search is None else _run_selection
         return run(arguments, sweep, specs, folders, console)
-    if sweep.spec.search is None:
-        plan = make_plan(folders, specs, retry_failed=arguments.retry_failed, only=arguments.only)
-    else:
-        plan = plan_selection(folders, sweep, specs).plan
+    plan = make()
     if arguments.status:
         return _status(arguments, plan, console)
     return _dry_run(arguments, plan, profile, console)
