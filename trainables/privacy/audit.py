@@ -72,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(json.dumps(_document(found, checks), indent=2))
     else:
         count = sum(check.status == "passed" for check in checks)
-        print(f"{found.name}: {len(failed)} FAILED: {', '.join(failed)}" if failed else f"{found.name}: {count} checks passed")
+        print(f"{found.name}: FAILED: {', '.join(failed)}" if failed else f"{found.name}: {count} checks passed, none failed")
     return FAILED if failed else PASSED
 
 
@@ -84,7 +84,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("method", metavar="METHOD", help="a method of ours, or package.module of your own")
     parser.add_argument("--preset", metavar="NAME", help="the preset to start from (default: the method's defaults)")
     parser.add_argument(
-        "--set", metavar="train.NAME=VALUE", action="append", default=[], help="a setting to keep as written; sizes are made small"
+        "--set",
+        metavar="train.NAME=VALUE",
+        action="append",
+        default=[],
+        help="a setting to keep as written; sizes are made small",
     )
     parser.add_argument("--source", default="digits", help="data source as in a sweep file (default: %(default)s)")
     parser.add_argument("--path", help="file or folder of the source")

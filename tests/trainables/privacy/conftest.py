@@ -1,8 +1,13 @@
-"""Phases in one line."""
+"""Phases in one line, and the import path of ``broken_twins``."""
+
+import sys
+from pathlib import Path
 
 import pytest
 
 from trainables.privacy.mechanism import Phase, RecordMechanism, ShardMechanism
+
+sys.path.insert(0, str(Path(__file__).parent))
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -186,3 +187,13 @@ def draws_in_secret(mechanism: Mechanism) -> bool:
     if isinstance(mechanism, ShardMechanism):
         return mechanism.schedule != "round_robin" and mechanism.shards_per_step < mechanism.shards
     return isinstance(mechanism, RecordMechanism) and mechanism.sampling_rate < 1
+
+
+def coincidence(mechanism: Mechanism) -> float:
+    """Probability that two draws of a step are equal."""
+    if not draws_in_secret(mechanism):
+        return 1.0
+    if isinstance(mechanism, ShardMechanism):
+        return 1 / math.comb(mechanism.shards, mechanism.shards_per_step)
+    assert isinstance(mechanism, RecordMechanism)
+    return (mechanism.sampling_rate**2 + (1 - mechanism.sampling_rate) ** 2) ** mechanism.records

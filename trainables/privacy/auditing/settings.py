@@ -31,8 +31,8 @@ class BadInput(ValueError):
 def smaller(classes: int) -> dict[str, Any]:
     """Setting -> value for an audit, wherever a method (or a part of its settings) has one of this name that is larger.
 
-    Starts come first: a signal has to begin before the last step. Sampling rates alone are made larger, so that few records
-    are enough to see draws.
+    Starts come first: a signal has to begin before the last step. Two settings may also grow: sampling rates, so that few
+    records are enough to see draws, and shards a step, so that there is something that could be mixed.
     """
     batch = classes if classes >= 10 else classes * -(-10 // classes)
     return {
@@ -75,8 +75,8 @@ def subject(
         method, training = registry.method(name), registry.training(name)
     except registry.UnknownMethod as error:
         raise BadInput(str(error)) from None
-    except ImportError as error:
-        raise BadInput(f"method {name!r} cannot be imported: {error}") from None
+    except Exception as error:
+        raise BadInput(f"method {name!r} cannot be imported: {type(error).__name__}: {error}") from None
     missing = [part for part in ("Config", "mechanism", "stages") if not hasattr(method, part)]
     missing += [part for part in ("Trainer",) if not hasattr(training, part)]
     if missing:
@@ -153,7 +153,7 @@ def _small(config: type[BaseModel], written: tuple[dict[str, Any], dict[str, Any
             if keys[-1] != name or _holds(edited, keys):
                 continue
             small = STEPS if keys == ("steps",) else value
-            if not _differs(now, small):
+            if not _differs(now, small, grows=name == "shards_per_step"):
                 continue
             trial = merged(settings, {})
             _put(trial, keys, small)
@@ -164,13 +164,13 @@ def _small(config: type[BaseModel], written: tuple[dict[str, Any], dict[str, Any
     return found
 
 
-def _differs(now: Any, small: Any) -> bool:
+def _differs(now: Any, small: Any, *, grows: bool) -> bool:
     """Whether ``small`` is a value of the same kind and a step in the right direction."""
     if isinstance(small, float):
         return isinstance(now, float) and now < small
     if isinstance(small, tuple):
         return isinstance(now, tuple) and now != small
-    return isinstance(now, int) and not isinstance(now, bool) and now > small
+    return isinstance(now, int) and not isinstance(now, bool) and (now > small or grows)
 
 
 def _numbers(model: BaseModel, above: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
@@ -214,7 +214,9 @@ def _fitting(method: ModuleType, config: Any, train: Dataset, size: int | None) 
             return data, tuple(method.mechanism(config, info, "replace_one"))
         except ValueError as error:
             refused = " ".join(str(error).split())
-    raise BadInput(f"the settings do not fit {available} records of {train.images.shape[1:]}: {refused} (--set train.name=value)")
+    raise BadInput(
+        f"the settings do not fit {available} records of {train.images.shape[1:]}: {refused} (--set train.name=value)"
+    )
 
 
 def _first(error: ValidationError) -> str:

@@ -23,12 +23,12 @@ def not_standard_normal(numbers: np.ndarray, alarm: float = FALSE_ALARM) -> str:
     squares = float(np.square(numbers).sum())
     variance = 2 * min(stats.chi2.cdf(squares, count), stats.chi2.sf(squares, count))
     if variance < share:
-        return f"chi-square test of {count} numbers, p = {variance:.1g}"
+        return f"chi-square test of {count} numbers, p {_shown(variance)}"
     mean = 2 * float(stats.norm.sf(abs(numbers.sum()) / count**0.5))
     if mean < share:
-        return f"its mean is {numbers.mean():.3g} of a std, p = {mean:.1g}"
+        return f"its mean is {numbers.mean():.3g} of a std, p {_shown(mean)}"
     shape = float(stats.kstest(numbers[:_MOST], "norm").pvalue)
-    return f"it is not Gaussian: Kolmogorov-Smirnov test, p = {shape:.1g}" if shape < share else ""
+    return f"it is not Gaussian: Kolmogorov-Smirnov test, p {_shown(shape)}" if shape < share else ""
 
 
 def dependent_pair(rows: Sequence[np.ndarray], alarm: float = FALSE_ALARM) -> str:
@@ -41,7 +41,7 @@ def dependent_pair(rows: Sequence[np.ndarray], alarm: float = FALSE_ALARM) -> st
             continue
         found = stats.pearsonr(rows[i], rows[j])
         if found.pvalue < alarm / len(pairs):
-            return f"the noise of releases {i} and {j} is correlated: r = {found.statistic:.3f}, p = {found.pvalue:.1g}"
+            return f"the noise of releases {i} and {j} is correlated: r = {found.statistic:.3f}, p {_shown(found.pvalue)}"
     return ""
 
 
@@ -50,3 +50,7 @@ def count_is_unlikely(count: int, trials: int, rate: float) -> bool:
     if rate >= 1:
         return count != trials
     return 2 * min(stats.binom.cdf(count, trials, rate), stats.binom.sf(count - 1, trials, rate)) < FALSE_ALARM
+
+
+def _shown(p: float) -> str:
+    return f"= {p:.1g}" if p > 0 else "< 1e-300"

@@ -117,6 +117,7 @@ class Subject:
             trainer = self.trainer(self.config, data, observer, run.folders, CPU, self.seed)
             if resumed:
                 trainer.load_state_dict(resumed.state)
+            run.next_step = first
             for step in range(first, self.steps if last is None else last):
                 at = f"at step {step}"
                 run.steps += 1
@@ -126,6 +127,7 @@ class Subject:
                 run.next_step = step + 1
                 run.diagnostics.append(dict(diagnostics))
                 run.released.append(copied(trainer.released()))
+            at = "while its state was taken, or while it sampled"
             run.state = copy.deepcopy(trainer.state_dict())
             run.samples = self._samples(trainer)
         except Exception as error:
