@@ -92,7 +92,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--source", default="digits", help="data source as in a sweep file (default: %(default)s)")
     parser.add_argument("--path", help="file or folder of the source")
-    parser.add_argument("--size", type=int, metavar="N", help="records (default: as few as the settings take, 24 or more)")
+    parser.add_argument("--size", type=int, metavar="N", help="records (default: as few as the settings take, 12 or more)")
     parser.add_argument("--seed", type=int, default=0, help="of the public coins (default: %(default)s)")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     return parser

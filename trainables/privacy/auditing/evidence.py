@@ -20,7 +20,7 @@ from .neighbours import KINDS, NOT_FINITE, neighbour, other_data, with_floats
 from .observer import Release, Script, draws_in_secret, units_of
 from .subject import Run, Subject, tensors_of
 
-RECORDS = 24
+RECORDS = 12
 """Records that are replaced one at a time, at most."""
 
 DRAWN = 8

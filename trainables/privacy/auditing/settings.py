@@ -20,8 +20,8 @@ from .subject import Subject
 UNITS = 6
 """Shards or teachers."""
 
-SIZES = (24, 96, 480)
-"""Numbers of records that are tried until the method takes one: 4 records a unit, and more for settings that ask for more."""
+SIZES = (2 * UNITS, 48, 240, 480)
+"""Numbers of records that are tried until the method takes one: two a unit, and more for settings that ask for more."""
 
 
 class BadInput(ValueError):
@@ -129,11 +129,10 @@ def _put(settings: dict[str, Any], keys: Sequence[str], value: Any, text: str = 
 
 def _load(source: str, path: str | None, size: int | None) -> tuple[Dataset, Dataset]:
     try:
-        asked: sources.Settings = {"path": path}
-        available = sources.describe(source, **asked)
+        available = sources.describe(source, path=path)
         if size is not None and not 1 <= size <= available.size:
             raise BadInput(f"--size is {size}; {source} has {available.size} training records: write 1 to {available.size}")
-        train, test = sources.load(source, **{**asked, "size": size or min(SIZES[-1], available.size)})
+        train, test = sources.load(source, path=path, size=size or min(SIZES[-1], available.size))
     except sources.DataError as error:
         raise BadInput(str(error)) from None
     return train, Dataset(images=test.images[:100], labels=test.labels[:100], classes=test.classes)

@@ -92,9 +92,9 @@ class Subject:
     ) -> Run:
         """Train on ``data`` and look. Global generators are seeded, the same for every run.
 
-        ``resumed``: the run to go on from, by its checkpoint. ``last``: the step to stop before, if not ``steps``. ``told``: the
-        phases that the sanitizer knows, if not the method's. ``shut``: no step is opened. ``twice``: all code runs twice in
-        every step. What the method raises ends the run and is told in ``failure``.
+        ``resumed``: the run to go on from, by its checkpoint. ``last``: the step to stop before, if not ``steps``. ``told``:
+        the phases that the sanitizer knows, if not the method's. ``shut``: no step is opened. ``twice``: all code runs twice
+        in every step. What the method raises ends the run and is told in ``failure``.
         """
         kind = ShutObserver if shut else Observer
         observer = kind(told or self.phases, injected_seed=injected_seed, forced=forced, script=script)

@@ -1,4 +1,4 @@
-"""gs_wgan, accounted with the batch of its settings and trained with ten times as many images.
+"""gs_wgan, accounted with the batch of its settings and trained with four times as many images.
 
 DPAC's published code does so: its variable ``batchsize`` stays at 1000 once the classifier has made its images, and 32 images
 are accounted.
@@ -11,7 +11,7 @@ from trainables.gs_wgan.method import mechanism as mechanism
 from trainables.gs_wgan.method import stages as stages
 
 NAME = "batch_in_chunks"
-TIMES = 10
+TIMES = 4
 
 
 def trained(config):

@@ -1,8 +1,8 @@
 """The fault: the sanitizer takes 32 rows a step, so the rest of the batch goes through in steps of its own."""
 
 import torch
-from broken_twins.batch_in_chunks.method import trained
 
+from broken_twins.batch_in_chunks.method import trained
 from trainables.gs_wgan.training import Trainer as ShardTrainer
 from trainables.gs_wgan.training import load_sampler as load_sampler
 
