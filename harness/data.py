@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from trainables.base import DataInfo
 from trainables.data import sources
@@ -30,6 +32,13 @@ class Data:
     public: bool
     fingerprint: str
     info: DataInfo
+    audit: Mapping[str, Any] | None = None
+    """How canaries are planted (``audits``); None where there are none."""
+
+    @property
+    def document(self) -> dict[str, Any]:
+        """As JSON, for a job."""
+        return {name: value for name, value in asdict(self).items() if name != "audit" or value is not None}
 
 
 def prepare(settings: DataSpec, fingerprints: Path) -> Data:

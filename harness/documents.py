@@ -12,6 +12,7 @@ from trainables.base import Stage
 from trainables.privacy import accounting
 from trainables.privacy.mechanism import Phase, to_dict
 
+from .audits import evaluation
 from .plan import Plan, PlannedTrial
 from .rows import last_release, steps_key
 from .stages import stage_id
@@ -64,7 +65,7 @@ def job_document(plan: Plan, trial: PlannedTrial, provenance: Mapping[str, Any])
     }
     curve = plan.calibrations.curve(account.phases, checkpoints, delta=request.delta, accountant=request.accountant)
     known[request.accountant] = {**dict(zip(keys, curve, strict=True)), **known[request.accountant]}
-    return {
+    document: dict[str, Any] = {
         "kind": trial.action,
         "trial_id": trial.trial_id,
         "cell_id": trial.cell_id,
@@ -76,7 +77,7 @@ def job_document(plan: Plan, trial: PlannedTrial, provenance: Mapping[str, Any])
         "config": spec.config_json,
         "axes": dict(spec.axes),
         "seed": spec.seed,
-        "data": asdict(trial.data),
+        "data": trial.data.document,
         "privacy": {
             "phases": [to_dict(phase) for phase in account.phases],
             "target_epsilon": request.target_epsilon,
@@ -106,17 +107,22 @@ def job_document(plan: Plan, trial: PlannedTrial, provenance: Mapping[str, Any])
         "resources": {"cpu": spec.resources.cpu, "gpu": spec.resources.gpu},
         "provenance": dict(provenance),
     }
+    if spec.audit:
+        document["audit"] = evaluation(spec.audit)
+    return document | ({"control": True} if spec.control else {})
 
 
 def stage_document(plan: Plan, stage: Stage, identifier: str, trial: PlannedTrial) -> dict[str, Any]:
     """What a worker is told about a stage; of a release also what all trials of the plan that share it ask of its budget."""
-    document = {
+    document: dict[str, Any] = {
         "kind": "stage",
         "id": identifier,
         "stage": asdict(stage),
-        "data": asdict(trial.data),
+        "data": trial.data.document,
         "resources": {"cpu": trial.spec.resources.cpu, "gpu": trial.spec.resources.gpu},
     }
+    if trial.control and stage.release:
+        document["control"] = True
     if stage.release:
         assert trial.account is not None
         asked = {

@@ -13,9 +13,12 @@ from trainables.evaluation.metrics import DETAILS, METRICS
 
 from .folders import Folders, file_hash
 from .rows import is_reference, phases_of
+from .stages import CANARY_SCORES
 
 if TYPE_CHECKING:
     import torch
+
+    from trainables.data.canaries import Planted
 
 
 class NoGenerator(ValueError):
@@ -84,6 +87,57 @@ def evaluate_kept(
         ),
         "evaluate_seconds": time.perf_counter() - began,
     }
+
+
+def audit_kept(
+    folders: Folders, job: Mapping[str, Any], sampler: Sampler, planted: Planted, epsilon: float | None
+) -> dict[str, Any]:
+    """The audit's columns of the trials table; ``epsilon`` is the proven one, None where there is none."""
+    from trainables.evaluation import leakage
+
+    privacy = job["privacy"]
+    found = leakage.audit(
+        planted,
+        sampler,
+        _grey_box(folders, job, planted),
+        samples=job["evaluation"]["samples"],
+        seed=job["seed"],
+        info=DataInfo(**job["data"]["info"]),
+        guesses=job["audit"]["guesses"],
+        confidence=job["audit"]["confidence"],
+        delta=privacy["delta"],
+        neighbours=privacy["neighbours"],
+        epsilon=epsilon,
+    )
+    return {
+        "audit": json.dumps({"kind": job["data"]["audit"]["kind"], **found}),
+        "audit_epsilon_black_box": found["black_box"]["bound"],
+        "audit_epsilon_grey_box": found["grey_box"].get("bound"),
+        "evaluation_id": job["evaluation"]["id"],
+    }
+
+
+def _grey_box(folders: Folders, job: Mapping[str, Any], planted: Planted) -> torch.Tensor | None:
+    """Scores ``[m]`` of what was released in training and before it; None where the method says nothing of single records.
+
+    Raises ``ValueError`` where what training has kept of it is gone.
+    """
+    import torch
+
+    from trainables.privacy.canary_scores import CanaryScores
+
+    paths = [folders.canary_scores(job["trial_id"])]
+    if job["release"]:
+        paths.append(folders.stages / job["release"] / CANARY_SCORES)
+    scores = CanaryScores(planted.slots, planted.canaries, planted.stand_ins)
+    for path in paths:
+        if not path.exists():
+            raise ValueError(
+                f"{path} is gone: it is what the releases said of the canaries, and no training makes it again; bring it back "
+                "from a copy, or leave the section audit's settings as they were"
+            )
+        scores.add(torch.load(path, weights_only=True))
+    return scores.scores() if scores.releases else None
 
 
 def kept_steps(folders: Folders, trial_id: str) -> int | None:

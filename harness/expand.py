@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -19,10 +19,13 @@ from .cases import Case, find_cases
 from .document import InputError, Place, Problem
 from .folders import canonical_json
 from .labels import Labels, value_label
-from .spec import CheckpointSpec, DataSpec, EvaluateSpec, PrivacySpec, ResourcesSpec, Sweep
+from .spec import AuditSpec, CheckpointSpec, DataSpec, EvaluateSpec, PrivacySpec, ResourcesSpec, Sweep
 from .validation import Origin, validate
 
 MOST_TRIALS = 100_000
+
+CONTROL = "control: no noise"
+"""How the labels of an audit's controls end."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +56,9 @@ class TrialSpec:
     label: str
     """What a person reads: ``guided epsilon=10 noise_injection=0.1 seed=0``, without what nothing reads."""
     origin: _Cell = field(repr=False, compare=False)
+    audit: AuditSpec | None = None
+    control: bool = False
+    """Whether it is the control of an audit: the noise is off, and nothing but the audit's result is kept."""
 
     def problem(self, path: str, found: str, expected: str = "", fix: str = "") -> Problem:
         """A problem with the setting at the dotted ``path`` (``data``, ``privacy.epsilon``), at whatever decided it."""
@@ -79,6 +85,7 @@ def expand(sweep: Sweep) -> list[TrialSpec]:
     seeds = sweep.spec.seed_list
     checker = _Checker()
     trials: list[TrialSpec] = []
+    controls: dict[str, TrialSpec] = {}
     for case in cases:
         for steps in itertools.product(*dimensions):
             cell = _Cell(case=case, choices=tuple(itertools.chain.from_iterable(steps)))
@@ -99,12 +106,35 @@ def expand(sweep: Sweep) -> list[TrialSpec]:
                     axes=axes,
                     label=" ".join((*words, f"seed={seed}")),
                     origin=cell,
+                    audit=sweep.spec.audit,
                 )
                 for seed in seeds
             ]
+            if sweep.spec.audit and sweep.spec.audit.control and settings["privacy"].noise_multiplier != 0:
+                budget = {choice.axis.name for choice in cell.choices if choice.axis.target[0] == "privacy"}
+                words = labels.words(case, steps, unread | budget, claimed=False)
+                control = _control(trials[-len(seeds)], words, budget)
+                # Cells that differ in their budgets alone have one control.
+                key = control.method, control.config_key, control.data.model_dump_json(), control.privacy.model_dump_json()
+                controls.setdefault(canonical_json(key), control)
     if checker.problems:
         raise InputError(*checker.problems)
-    return trials
+    return [*trials, *controls.values()]
+
+
+def _control(trial: TrialSpec, words: Sequence[str], budget: Collection[str]) -> TrialSpec:
+    """The control of an audited ``trial``: the same without noise. ``budget`` are the axes of its ``privacy`` section."""
+    return replace(
+        trial,
+        privacy=trial.privacy.model_copy(
+            update={"epsilon": None, "noise_multiplier": 0.0, "published_noise": False, "reserve": None}
+        ),
+        evaluate=trial.evaluate.model_copy(update={"every": None}),
+        keep_samples=0,
+        axes={name: None if name in budget else value for name, value in trial.axes.items()},
+        label=" ".join((*words, f"seed={trial.seed}", CONTROL)),
+        control=True,
+    )
 
 
 # Cells ---------------------------------------------------------------------------------------------------------------

@@ -96,6 +96,11 @@ class Folders:
         return self.root / "ledger"
 
     @property
+    def audits(self) -> Path:
+        """Secret coins of audits (``audits``)."""
+        return self.root / "audits"
+
+    @property
     def calibrations(self) -> Path:
         return self.root / "calibrations.json"
 
@@ -109,6 +114,10 @@ class Folders:
 
     def generator(self, trial_id: str) -> Path:
         return self.generators / f"{trial_id}.safetensors"
+
+    def canary_scores(self, trial_id: str) -> Path:
+        """What an audited trial keeps of its releases, beside the checkpoints since it is as private."""
+        return self.checkpoints / f"{trial_id}.canaries.pt"
 
     def checkpoint(self, trial_id: str) -> Path:
         return self.checkpoints / f"{trial_id}.pt"
@@ -197,12 +206,16 @@ def write_text(path: Path, text: str) -> None:
     sync_folder(path.parent)
 
 
-def create_json(path: Path, value: Mapping[str, Any]) -> None:
-    """Write ``value`` durably under a name that nobody has taken, whole. Raises ``FileExistsError`` if it is taken."""
+def create_json(path: Path, value: Mapping[str, Any], *, private: bool = False) -> None:
+    """Write ``value`` durably under a name that nobody has taken, whole. Raises ``FileExistsError`` if it is taken.
+
+    ``private`` makes the file readable by the owner only.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
-        with temporary.open("x") as file:
+        temporary.touch(0o600 if private else 0o666, exist_ok=False)
+        with temporary.open("r+") as file:
             json.dump(value, file, indent=1)
             file.flush()
             os.fsync(file.fileno())

@@ -33,6 +33,14 @@ FENCE_INTERVAL_S = 1.0
 
 _START = re.compile(r"\d+\.start\.json")
 
+_CONTROLS = "+controls"
+"""What the folder of an audit's controls has behind the data set's name; no name of a data set has a plus."""
+
+
+def controls_of(lineage: str) -> str:
+    """Where the controls of audits have their accounts: beside those of the data set, and in none of its sums."""
+    return lineage + _CONTROLS
+
 
 class Fenced(RuntimeError):
     """A later attempt of the trial has begun, or the driver has closed this one: it must stop without another release."""
@@ -84,6 +92,8 @@ class TrialAccount:
     """An attempt was stopped by a person or a machine's end, and none has gone on from there: later ones took no step."""
     release: str | None = None
     """The shared release that stands in the place of the first phase, which is paid for in its own account (``releases``)."""
+    control: bool = False
+    """The control of an audit, without noise: what came of it was seen by nobody, so it is part of no composition."""
 
     @property
     def charged(self) -> tuple[int, ...]:
@@ -421,7 +431,13 @@ def _sum_accounts(trial_id: str, files: Sequence[tuple[int, str | Path, _Spent]]
     ends = [spent.stopped for _, _, spent in files if spent.stopped or any(spent.executed)]
     stopped = bool(ends) and ends[-1]
     return TrialAccount(
-        trial_id=trial_id, phases=phases, executed=executed, attempts=numbers, stopped=stopped, release=begun.release
+        trial_id=trial_id,
+        phases=phases,
+        executed=executed,
+        attempts=numbers,
+        stopped=stopped,
+        release=begun.release,
+        control=str(first).rsplit("/", 3)[-3].endswith(_CONTROLS),
     )
 
 

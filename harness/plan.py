@@ -22,7 +22,7 @@ from trainables.evaluation.metrics import reference_stage
 from trainables.evaluation.weights import InceptionWeights
 from trainables.privacy.mechanism import Phase, RecordMechanism
 
-from . import releases
+from . import audits, releases
 from .accounts import Account, Accounts, checkpoint_interval
 from .calibrations import Calibrations
 from .compacted import uncollected
@@ -65,6 +65,11 @@ class PlannedTrial:
     """What the ledger knows of the trial."""
 
     @property
+    def control(self) -> bool:
+        """Whether it is the control of an audit: trained without noise, and kept from everyone."""
+        return self.spec.control
+
+    @property
     def checkpoint_every(self) -> int:
         """Steps between checkpoints."""
         assert self.account is not None
@@ -98,15 +103,21 @@ class Plan:
     def estimates(self) -> Estimates:
         return Estimates(self.folders, self.attempts)
 
+    @property
+    def _candidates(self) -> list[PlannedTrial]:
+        return [trial for trial in self.trials if not trial.control]
+
     @cached_property
     def compositions(self) -> list[Composition]:
-        """What looking at every generator costs (``composition.composed``)."""
-        return composed(self.calibrations, self.trials, self.accounts, self.releases)
+        """What looking at every generator costs (``composition.composed``); controls of audits are left out, for nobody gets
+        to see theirs."""
+        accounts = {trial_id: account for trial_id, account in self.accounts.items() if not account.control}
+        return composed(self.calibrations, self._candidates, accounts, self.releases)
 
     @cached_property
     def prices(self) -> list[dict[str, Any]]:
         """What choosing the best of the trials costs (``composition.prices``)."""
-        found = prices(self.calibrations, self.trials, self.compositions)
+        found = prices(self.calibrations, self._candidates, self.compositions)
         self.calibrations.save()
         return found
 
@@ -127,6 +138,7 @@ def make_plan(folders: Folders, specs: Sequence[TrialSpec], *, retry_failed: boo
             merged += 1
         else:
             trials[trial.trial_id] = trial
+    trials = {trial_id: trial for trial_id, trial in trials.items() if not (trial.control and _releases_nothing(trial))}
     notes = list(planner.notes)
     if merged:
         notes.append(f"{merged} trials have the same settings as another one of the sweep and are one trial with it")
@@ -139,7 +151,7 @@ def make_plan(folders: Folders, specs: Sequence[TrialSpec], *, retry_failed: boo
             for trial_id, trial in trials.items()
         }
     planned = list(trials.values())
-    notes += [*_claims(planned), *_shared(planned)]
+    notes += [*_claims(planned), *_shared(planned), *_controls(planned)]
     notes += dict.fromkeys(trial.account.cut for trial in planned if trial.account and trial.account.cut)
     deleted = sum(trial.spent is not None and trial.trial_id not in attempts for trial in planned)
     if deleted:
@@ -234,6 +246,8 @@ class _Planner:
         }
         if privacy.published_noise:  # ids of other trials are older than this setting
             request["published_noise"] = True
+        if spec.control:
+            request["control"] = True
         identity = {
             "method": spec.method,
             "version": spec.version,
@@ -249,6 +263,8 @@ class _Planner:
             self.notes[f"delta {privacy.delta:g} exceeds {fair}: it would allow a record to be published outright"] = None
         records, spent = self._attempts.get(trial_id, ()), self._ledger.get(trial_id)
         status, action = status_of(records, evaluation_id, retry_failed, driven=self._driver is not None)
+        if spec.control and action == "evaluate":  # its generator is not kept
+            action = "train"
         # A trial that has begun keeps the noise it began with: calibrations may change, what was released does not.
         account, problem = self._accounts.of(spec, relative, spent.phases if spent else None)
         bounded = account and privacy.target_epsilon is not None  # where the noise is given no trial ends early
@@ -294,19 +310,34 @@ class _Planner:
 
     def _evaluation(self, spec: TrialSpec, data: Data, inception: InceptionWeights | None) -> tuple[Stage, str]:
         """The stage that the evaluation needs, and the evaluation's id."""
-        key = spec.evaluate.samples, tuple(spec.evaluate.metrics), inception, data.fingerprint
+        audited = audits.evaluation(spec.audit) if spec.audit else None
+        key = (
+            spec.evaluate.samples,
+            tuple(spec.evaluate.metrics),
+            inception,
+            data.fingerprint,
+            canonical_json(audited),
+            spec.control,
+        )
         if key not in self._evaluations:
             reference = reference_stage(spec.evaluate.samples, spec.evaluate.metrics, inception)
-            self._evaluations[key] = reference, identifier({**reference.config, "data": data.fingerprint})
+            measured = {"samples": spec.evaluate.samples} if spec.control else reference.config
+            identity = {**measured, "data": data.fingerprint, **({"audit": audited} if audited else {})}
+            self._evaluations[key] = reference, identifier(identity)
         return self._evaluations[key]
 
     def _prepare_data(self, spec: TrialSpec) -> Data:
         key = spec.data.model_dump_json()
         if key not in self._data:
+            section = "data"
             try:
-                self._data[key] = prepare(spec.data, self._folders.fingerprints)
+                data = prepare(spec.data, self._folders.fingerprints)
+                if spec.audit:
+                    section = "audit"
+                    data = audits.planted(data, spec.audit, self._folders)
             except DataError as error:
-                raise InputError(spec.problem("data", str(error))) from None
+                raise InputError(spec.problem(section, str(error))) from None
+            self._data[key] = data
         return self._data[key]
 
     def _inception(self, spec: TrialSpec, data: Data) -> InceptionWeights | None:
@@ -389,6 +420,23 @@ def _claims(trials: Sequence[PlannedTrial]) -> list[str]:
         + " to ".join(f"{epsilon:.4g}" for epsilon in sorted({min(found), max(found)}))
         + f" (delta {delta})"
         for (claimed, delta), found in proven.items()
+    ]
+
+
+def _releases_nothing(trial: PlannedTrial) -> bool:
+    """Whether the trial's method has no noise that could be switched off (``real``)."""
+    return trial.account is not None and not any(phase.releases for phase in trial.account.phases)
+
+
+def _controls(trials: Sequence[PlannedTrial]) -> list[str]:
+    """A sentence on the controls of audits."""
+    count = sum(trial.control for trial in trials)
+    if not count:
+        return []
+    noun = "1 control of the audit is" if count == 1 else f"{count} controls of the audit are"
+    return [
+        f"{noun} trained without noise: only the owner of the data may see the result, and nothing of it may leave. No images "
+        "and no generator are kept, and no composition counts it"
     ]
 
 

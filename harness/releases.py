@@ -20,7 +20,16 @@ from trainables.privacy.budget import Budget
 
 from . import rows
 from .folders import Folders
-from .ledger import Attempt, LedgerError, TrialAccount, check_account, read_trial_attempts, sweep_accounts, trial_account
+from .ledger import (
+    Attempt,
+    LedgerError,
+    TrialAccount,
+    check_account,
+    controls_of,
+    read_trial_attempts,
+    sweep_accounts,
+    trial_account,
+)
 from .lock import started
 from .process import logger, out_of_memory
 
@@ -70,10 +79,11 @@ def draw(folders: Folders, job: Mapping[str, Any]) -> None:
 
     Raises ``ReleaseError`` where the budget has no draw left, or where another process is at it.
     """
+    from trainables.privacy.canary_scores import CanaryScores
     from trainables.privacy.sanitizer import Sanitizer
 
     from .stages import compute_stage
-    from .trial import load_data, prepare_torch
+    from .trial import load, prepare_torch
 
     identifier, own = job["id"], folders_of(folders)
     if (folders.stages / identifier).is_dir():
@@ -90,10 +100,12 @@ def draw(folders: Folders, job: Mapping[str, Any]) -> None:
             "train.release"
         )
     device = prepare_torch(job["resources"])
-    train, test = load_data(job["data"], folders)
-    sanitizer = Sanitizer(phases, device=device)
+    train, test, planted = load(job["data"], folders)
+    canaries = CanaryScores(planted.slots, planted.canaries, planted.stand_ins, device) if planted else None
+    sanitizer = Sanitizer(phases, device=device, canaries=canaries)
+    lineage = controls_of(job["data"]["lineage"]) if job.get("control") else job["data"]["lineage"]
     plan = own.sweep / "plan"  # its attempts have no launch of their own
-    attempt = Attempt.open(own, identifier, kind="release", lineage=job["data"]["lineage"], phases=phases, plan=plan)
+    attempt = Attempt.open(own, identifier, kind="release", lineage=lineage, phases=phases, plan=plan)
     began = [0]
     try:
         attempt.reserve(0, 1)

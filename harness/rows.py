@@ -125,6 +125,7 @@ def trial_row(
         "data_classes": job["data"]["info"]["classes"],
         "lineage": job["data"]["lineage"],
         "test_set": job["data"]["test_set"],
+        "control": bool(job.get("control")),
         "steps": kept_steps,
         "steps_planned": sum(planned),
         "epsilon": account[privacy["accountant"]],

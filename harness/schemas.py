@@ -15,7 +15,7 @@ from trainables.evaluation.metrics import DETAILS, METRICS
 SCHEMA_VERSION = 3
 """Parts of an older one are read with nulls in the columns that they lack. 2: columns ``evaluation`` and
 ``gen2real_mlp_sklearn``. 3: the metrics of the groups ``diversity`` and ``memorization``, and more of the others;
-``selection``."""
+``selection``; ``control`` and the columns of audits."""
 
 _TEXT, _INT, _FLOAT, _TIME = pa.string(), pa.int64(), pa.float64(), pa.timestamp("us", tz="UTC")
 _METRIC_COLUMNS = [
@@ -39,6 +39,7 @@ _PRIVATE = {
     *("data_fingerprint", "trial_id", "cell_id", "evaluation_id", "real", "message", "host", "pid", "started", "ended"),
     *("train_seconds", "evaluate_seconds", "peak_memory_mb"),
     *DETAILS,  # held against training records, or against a test set that may be private
+    *("control", "audit", "audit_epsilon_black_box", "audit_epsilon_grey_box"),
 }
 
 _UNITS = {
@@ -108,6 +109,10 @@ TRIALS = _schema(
         *((name, _FLOAT, description) for name, description in DETAILS.items()),
         ("per_class", _TEXT, "JSON: accuracy on each class of every gen2real classifier"),
         ("real", _TEXT, "JSON: the same metrics of n real training images: ceilings and floors (private)"),
+        ("control", pa.bool_(), "control of an audit: trained without noise, kept from everyone (private)"),
+        ("audit", _TEXT, "JSON: canaries, guesses and, a score, right guesses and the bound on epsilon (private)"),
+        ("audit_epsilon_black_box", _FLOAT, "lower bound on epsilon that samples show at the audit's confidence (private)"),
+        ("audit_epsilon_grey_box", _FLOAT, "lower bound that the releases show; null: the method has no such score (private)"),
         ("train_seconds", _FLOAT, "training, all attempts that lived to say it (owner only)"),
         ("evaluate_seconds", _FLOAT, "evaluation (owner only)"),
         ("peak_memory_mb", _FLOAT, "largest resident size of the process (owner only)"),

@@ -345,6 +345,7 @@ def write_sweep_record(plan: Plan, sweep: Sweep) -> None:
     summary = plan_summary(plan)
     if not plan.to_do:
         summary["totals"]["price"] = price_entries(plan)
+    planted = {trial.data.audit["coins"]: trial.data.fingerprint for trial in plan.trials if trial.data.audit}
     write_json(
         plan.folders.sweep / "sweep.json",
         {
@@ -353,6 +354,7 @@ def write_sweep_record(plan: Plan, sweep: Sweep) -> None:
             "set": [override.text for override in sweep.document.overrides],
             **summary,
             "provenance": provenance(),
+            **({"audits": planted} if planted else {}),
         },
     )
 

@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from trainables.data.base import Preparation
+from trainables.data.canaries import Kind
 from trainables.evaluation.metrics import DEFAULT_METRICS, MIN_SAMPLES, Group
 from trainables.privacy.mechanism import Neighbours
 from trainables.privacy.random_best import Name
@@ -25,7 +26,14 @@ from .quantities import memory_bytes, seconds
 from .validation import Origin, about, leaves, validate
 
 _NAME = "[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
-_RESERVED = ("stages", "releases", "ledger", "calibrations.json", "fingerprints.json")  # beside the sweeps in the results
+_RESERVED = (
+    "stages",
+    "releases",
+    "ledger",
+    "audits",
+    "calibrations.json",
+    "fingerprints.json",
+)  # beside the sweeps in the results
 
 
 def _memory(memory: int | str) -> int | str:
@@ -156,6 +164,39 @@ class EvaluateSpec(_Section):
     """The file ``weights-inception-2015-12-05-6726825d.pth``. Empty: where the environment's ``DPSWEEP_INCEPTION`` says."""
 
 
+class AuditSpec(_Section):
+    """A one-run audit of every trial: records planted by secret coins, and what the release tells of them."""
+
+    canaries: int = Field(default=200, ge=2)
+    """Records m that are planted: each stands in a slot of the training set by a fair coin of its own, or what stood there
+    before does. Slots and canaries are public, the coins are not; N stays as it is."""
+    kind: Kind = "mislabelled"
+    """``mislabelled``: real images under another class. ``held_out``: real images as they are, which costs the generator the
+    least and is the hardest to see. ``noise``: uniform pixels. Real ones come from training records that ``data.size`` leaves
+    out, or from the test set, which then does without them."""
+    guesses: int | None = Field(default=None, ge=2)
+    """Coins r that are guessed: the half with the highest scores for in, the half with the lowest for out. Even. Empty: half
+    of the canaries. Fix it before looking: a number chosen afterwards proves nothing."""
+    confidence: float = Field(default=0.95, gt=0.5, lt=1)
+    """Of every lower bound by itself."""
+    control: bool = True
+    """Also train each setting once without noise, to see whether this audit would have noticed. Such a trial keeps nothing but
+    the result of its audit, which is for the owner of the data alone."""
+
+    @model_validator(mode="after")
+    def _guessable(self) -> AuditSpec:
+        if self.guesses is not None and (self.guesses % 2 or self.guesses > self.canaries):
+            raise about(
+                "guesses", f"guesses is {self.guesses}; expected an even number of at most {self.canaries}, the canaries"
+            )
+        return self
+
+    @property
+    def guess_count(self) -> int:
+        """r: as many of the canaries as are guessed."""
+        return self.guesses or max(self.canaries // 4 * 2, 2)
+
+
 class CheckpointSpec(_Section):
     """When a trial saves what it needs to go on after an interruption."""
 
@@ -247,6 +288,8 @@ class SweepSpec(_Section):
     """Private selection of the best trial, in place of training all of them."""
     evaluate: EvaluateSpec = EvaluateSpec()
     """What is measured on a trained generator."""
+    audit: AuditSpec | None = Field(default=None, examples=["{canaries: 200}"])
+    """Plant canaries and see how many of them the releases give away. It changes the data, and so every trial's id."""
     checkpoint: CheckpointSpec = CheckpointSpec()
     """When a trial saves itself."""
     resources: ResourcesSpec = ResourcesSpec()

@@ -26,6 +26,10 @@ if TYPE_CHECKING:
     from trainables.privacy.sanitizer import Sanitizer
 
 
+CANARY_SCORES = "canaries.pt"
+"""In the folder of a release on planted data: what it says of the canaries."""
+
+
 def stage_id(stage: Stage, fingerprint: str, release: Phase | None = None) -> str:
     """The folder name of a stage on the data with this fingerprint; that of a release depends on its calibrated noise."""
     identity = {"name": stage.name, "config": dict(stage.config), "compute": stage.compute, "data": fingerprint}
@@ -59,7 +63,8 @@ def compute_stage(
 ) -> Path:
     """Compute a stage and put its folder in place; return the folder. One that is there already is left as it is.
 
-    A release goes through ``sanitizer``, whose one step it is; it appears only if it has released what was declared.
+    A release goes through ``sanitizer``, whose one step it is; it appears only if it has released what was declared. What it
+    says of planted records is kept beside it.
     """
     target = folders.stages / identifier
     if target.is_dir():
@@ -74,6 +79,10 @@ def compute_stage(
             sanitizer.open_step(0, 0)
             compute(dict(stage.config), train, sanitizer, temporary, device)
             sanitizer.close_step()
+            if sanitizer.canaries is not None:
+                import torch
+
+                torch.save(sanitizer.canaries.state_dict(), temporary / CANARY_SCORES)
         else:
             compute({**stage.config, **stage.paths}, train, test, temporary, device)
         description = {"name": stage.name, "config": dict(stage.config), "compute": stage.compute}

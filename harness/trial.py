@@ -18,35 +18,47 @@ from trainables.base import DataInfo, Dataset, phase_of
 from trainables.privacy.budget import Budget
 
 from . import rows, stages, store
-from .evaluate import evaluate_kept, keep_generator, kept_steps, load_kept_sampler, sample_rows
+from .evaluate import audit_kept, evaluate_kept, keep_generator, kept_steps, load_kept_sampler, sample_rows
 from .folders import Folders, file_hash, storage_error
 from .jobs import Report
-from .ledger import Attempt, AttemptRecord, Fenced, LedgerError, check_account, read_trial_attempts, trial_account
+from .ledger import (
+    Attempt,
+    AttemptRecord,
+    Fenced,
+    LedgerError,
+    check_account,
+    controls_of,
+    read_trial_attempts,
+    trial_account,
+)
 from .process import logger, logging_to, one_line, out_of_memory, peak_memory_mb, told_to_leave, versions
 from .releases import drawn, executed_with_release
 
 if TYPE_CHECKING:
     import torch
 
+    from trainables.data.canaries import Planted
+    from trainables.privacy.canary_scores import CanaryScores
+
 STOP_INTERVAL_S = 1.0
 
 
-def load_data(data: Mapping[str, Any], folders: Folders) -> tuple[Dataset, Dataset]:
-    """(training split, test split) of a job's data, verified against the fingerprint of the plan. Raises ``ValueError``.
+def load(data: Mapping[str, Any], folders: Folders) -> tuple[Dataset, Dataset, Planted | None]:
+    """(training split, test split, what is planted in them) of a job's data, verified against the plan. Raises ``ValueError``.
 
     What was decoded is hashed (60,000 images of 28x28 take 0.03 s), whatever is remembered of the files: one that was edited
     in place may look the same from outside.
     """
     from trainables.data import sources
 
+    from . import audits
+
+    if data.get("audit"):
+        planted = audits.load(data, folders)
+        return planted.train, planted.test, planted
     train, test = sources.load(data["source"], **sources.settings_of(data))
-    found = sources.content_hash(train, test)
-    if found != data["fingerprint"]:
-        raise ValueError(
-            f"the data here have fingerprint {found[:12]}, the plan was made for {data['fingerprint'][:12]}: files were "
-            f"edited, or differ between machines; if they are meant so, delete {folders.fingerprints} and plan again"
-        )
-    return train, test
+    audits.check_content(sources.content_hash(train, test), data["fingerprint"], folders)
+    return train, test, None
 
 
 def prepare_torch(resources: Mapping[str, Any]) -> torch.device:
@@ -83,7 +95,7 @@ def run_trial(
         folders,
         job["trial_id"],
         kind=job["kind"],
-        lineage=job["data"]["lineage"],
+        lineage=controls_of(job["data"]["lineage"]) if job.get("control") else job["data"]["lineage"],
         phases=rows.phases_of(job) if train else (),
         plan=plan,
         injected=injected_seed is not None,
@@ -228,21 +240,27 @@ class _TrialRun:
 
     def train_and_evaluate(self) -> tuple[str, dict[str, Any]]:
         device = self._device()
-        train, test = load_data(self.job["data"], self.folders)
-        status = self._train(train, test, device)
+        train, test, planted = load(self.job["data"], self.folders)
+        status = self._train(train, test, planted, device)
         if status == "interrupted" or not self.step:
             return status, {}
         if self.stop_file.exists() or told_to_leave():
             return "interrupted", {}  # the generator is kept; the next attempt has only the evaluation to do
-        return status, self.evaluate(test)
+        return status, self.evaluate(test, planted)
 
-    def _train(self, train: Dataset, test: Dataset, device: torch.device) -> str:
+    def _train(self, train: Dataset, test: Dataset, planted: Planted | None, device: torch.device) -> str:
         """Steps until all are done, the budget is spent or a stop is asked for; keeps checkpoint and generator."""
+        import torch
+
+        from trainables.privacy.canary_scores import CanaryScores
         from trainables.privacy.sanitizer import Sanitizer
 
         job, privacy, total = self.job, self.job["privacy"], sum(self.phase_steps)
         config = registry.method(job["method"]).Config.model_validate(job["config"])
-        sanitizer = Sanitizer(self.phases, device=device, injected_seed=self.injected_seed, executed=self.earlier)
+        canaries = CanaryScores(planted.slots, planted.canaries, planted.stand_ins, device) if planted else None
+        sanitizer = Sanitizer(
+            self.phases, device=device, injected_seed=self.injected_seed, executed=self.earlier, canaries=canaries
+        )
         inputs = {name: self.folders.stages / identifier for name, identifier in job["stages"].items()}
         trainer = registry.training(job["method"]).Trainer(config, train, sanitizer, inputs, device, job["seed"])
         budget = Budget(
@@ -265,6 +283,8 @@ class _TrialRun:
             rows.check_paid(f"the checkpoint {checkpoint}", rows.steps_a_phase(state["step"], self.phase_steps), self.earlier)
             trainer.load_state_dict(state["trainer"])
             self.step, self.history = state["step"], state["history"]
+            if canaries is not None:
+                canaries.add(state["canaries"])
             logger.info("resumed at step %d of %d; earlier attempts executed %s steps a phase", self.step, total, self.earlier)
         status = "completed"
         diagnostics: dict[str, float] = {}
@@ -294,18 +314,23 @@ class _TrialRun:
                 if self._stop_asked():
                     status = "interrupted"
                     break
-                self._report_progress("training", diagnostics)
+                self._report_progress("training", {} if job.get("control") else diagnostics)
             self.train_seconds += time.perf_counter() - began
             _check_finite(trainer, self.step)
-            self._record_history(trainer, diagnostics, test, device)
+            if not job.get("control"):  # what an unprotected training shows at its steps is private
+                self._record_history(trainer, diagnostics, test, device)
             self.attempt.check_fence(force=True)  # the files below have one name for all attempts
-            self._save_checkpoint(checkpoint, trainer)
+            self._save_checkpoint(checkpoint, trainer, canaries)
         if state is None and kept and kept >= self.step and status != "interrupted":
             self.step = kept  # started again without a checkpoint, and came no further than the generator that is there
         elif self.step and status != "interrupted":
             metadata = {"trial_id": self.attempt.trial_id, "attempt": str(self.attempt.number), "steps": str(self.step)}
             self.attempt.check_fence(force=True)
-            private = rows.is_reference(self.phases)
+            private = rows.is_reference(self.phases) or bool(job.get("control"))
+            if canaries is not None:
+                said = canaries.state_dict()
+                path = self.folders.canary_scores(self.attempt.trial_id)
+                self.folders.write(path, lambda file: torch.save(said, file), private=True)
             keep_generator(self.folders, self.attempt.trial_id, trainer.released(), metadata, private=private)
         if status == "completed" and job["cut"]:
             status, self.note = "budget", self.note or job["cut"]
@@ -358,10 +383,12 @@ class _TrialRun:
             row["evaluation_samples"] = min(evaluate.QUICK_SAMPLES, self.job["evaluation"]["samples"])
         self.history.append(row)
 
-    def _save_checkpoint(self, path: Path, trainer: Any) -> None:
+    def _save_checkpoint(self, path: Path, trainer: Any, canaries: CanaryScores | None) -> None:
         import torch
 
         state = {"step": self.step, "history": self.history, "injected": self.injected_seed, "trainer": trainer.state_dict()}
+        if canaries is not None:
+            state["canaries"] = canaries.state_dict()
         self.folders.write(path, lambda file: torch.save(state, file), private=True)
         self.unsaved = 0
 
@@ -369,19 +396,27 @@ class _TrialRun:
 
     def evaluate_again(self) -> tuple[str, dict[str, Any]]:
         """Other metrics for a generator that an earlier attempt has kept; its status stays what training made it."""
-        _, test = load_data(self.job["data"], self.folders)
+        _, test, planted = load(self.job["data"], self.folders)
         whole = self.step == sum(self.phase_steps) and not self.job["cut"]
-        return "completed" if whole else "budget", self.evaluate(test)
+        return "completed" if whole else "budget", self.evaluate(test, planted)
 
-    def evaluate(self, test: Dataset) -> dict[str, Any]:
-        """Metric columns of the kept generator; its samples become a part."""
+    def evaluate(self, test: Dataset, planted: Planted | None) -> dict[str, Any]:
+        """Metric columns of the kept generator; its samples become a part. Of a control the audit is all that is left."""
         device = self._device()
         self._report_progress("evaluating", {}, force=True)
         hashes = [record.end["generator"] for record in self._earlier_attempts() if record.end and record.end.get("generator")]
         again = self.job["kind"] == "evaluate" and hashes
         sampler = load_kept_sampler(self.folders, self.job, device, hashes[-1] if again else None)
+        if self.job.get("control"):
+            assert planted is not None
+            fields = audit_kept(self.folders, self.job, sampler, planted, None)
+            self.attempt.check_fence(force=True)
+            self.folders.generator(self.attempt.trial_id).unlink()
+            return fields
         samples = sample_rows(self.job, sampler)
         fields = evaluate_kept(self.folders, self.job, sampler, test, device)
+        if planted is not None:
+            fields |= audit_kept(self.folders, self.job, sampler, planted, self._epsilon())
         self.attempt.check_fence(force=True)
         if samples:
             self.parts.append(store.write_part(self.folders, "samples", self._part_name(), samples))

@@ -49,12 +49,14 @@ __all__ = [
     "DataError",
     "MissingData",
     "Preparation",
+    "Settings",
     "content_hash",
     "describe",
     "fetch",
     "fingerprint",
     "load",
     "settings_of",
+    "test_size",
 ]
 
 CHANNELS = (1, 3)
@@ -159,6 +161,12 @@ def content_hash(train: Dataset, test: Dataset) -> str:
         digest.update(np.ascontiguousarray(data.images).data)
         digest.update(np.ascontiguousarray(data.labels.astype("<i8")).data)
     return digest.hexdigest()
+
+
+def test_size(source: str, **settings: Unpack[Settings]) -> int:
+    """How many test images ``load`` would return, without decoding them. Raises as ``describe``."""
+    request = _request(source, settings)
+    return len(_SOURCES[source].find(request).read()[1].labels)
 
 
 def fetch(source: str, path: str | None = None) -> Path:

@@ -54,6 +54,7 @@ def contributions(
             slots,
             features,
             usable,
+            records=drawn[chosen],
             rows=labels[chosen] * (end - start) + rank[chosen] - start,
             width=end - start,
             energy=energy,
@@ -67,6 +68,7 @@ def _batch(
     features: torch.Tensor,
     usable: torch.Tensor,
     *,
+    records: torch.Tensor,
     rows: torch.Tensor,
     width: int,
     energy: bool,
@@ -75,12 +77,12 @@ def _batch(
 ) -> Contribution:
     """Contribution of the records whose features lie at ``rows`` of a ``[classes * width]`` grid; other rows stay empty."""
     classes, n, size = slots.shape
-    records = slots.new_zeros(classes * width, size)
-    records[rows] = features.double()
-    records = records.reshape(classes, width, size)
+    points = slots.new_zeros(classes * width, size)
+    points[rows] = features.double()
+    points = points.reshape(classes, width, size)
     present = torch.zeros(classes * width, dtype=torch.bool, device=slots.device)
     present[rows] = usable
-    squared = squared_distances(slots, records)  # [classes, n, width]
+    squared = squared_distances(slots, points)  # [classes, n, width]
     coefficients = pull_coefficients(
         squared, energy=energy, reconstruction=reconstruction, reconstruction_clip=reconstruction_clip
     )
@@ -91,9 +93,31 @@ def _batch(
         grid = slots.new_zeros(classes * width)
         grid[rows] = weights.double()
         pull = coefficients * grid.reshape(classes, 1, width)
-        return (pull.sum(dim=2, keepdim=True) * slots - torch.bmm(pull, records)).reshape(classes * n, size)
+        return (pull.sum(dim=2, keepdim=True) * slots - torch.bmm(pull, points)).reshape(classes * n, size)
 
-    return Contribution(norms=norms, weighted_sum=weighted_sum)
+    return Contribution(norms=norms, weighted_sum=weighted_sum, records=records)
+
+
+def single_pulls(
+    slots: torch.Tensor,
+    features: torch.Tensor,
+    usable: torch.Tensor,
+    *,
+    energy: bool,
+    reconstruction: float,
+    reconstruction_clip: float,
+) -> torch.Tensor:
+    """What each of m records of one class adds to the release by itself: float32 ``[m, n * d]``, zero for one not usable.
+
+    ``slots [n, d]`` are those of the class, ``features [m, d]`` the records'. For an audit; all m are held at once.
+    """
+    points = features.double()
+    squared = squared_distances(slots[None], points[None])
+    coefficients = pull_coefficients(
+        squared, energy=energy, reconstruction=reconstruction, reconstruction_clip=reconstruction_clip
+    )[0]
+    weights = (coefficients * usable).T.float()  # [m, n]
+    return (weights[:, :, None] * (slots.float() - points.float()[:, None])).flatten(1)
 
 
 def squared_distances(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,11 @@ from trainables.base import DataInfo, Dataset, Sampler
 from trainables.coins import torch_coins
 from trainables.networks.averaged import AveragedGenerator, cosine
 from trainables.networks.generator import Generator
+from trainables.privacy.canary_scores import RecordContributions
 from trainables.privacy.sanitizer import Sanitizer
 from trainables.standalone.recipe import Recipe
 
-from .contributions import contributions, repulsion
+from .contributions import contributions, repulsion, single_pulls
 from .features import Features, as_images
 from .method import Config, check, norm_bound, reconstruction_at
 
@@ -94,7 +96,21 @@ class Trainer:
             batch=RECORDS_PER_BATCH,
         )
         bound = norm_bound(config, self._info.classes, self._step)
-        return self._sanitizer.release_records(pulls, max_grad_norm=bound)
+        planted = RecordContributions(partial(self._pulls, slots), blocks=self._info.classes)
+        return self._sanitizer.release_records(pulls, max_grad_norm=bound, of_records=planted)
+
+    def _pulls(self, slots: torch.Tensor, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """What uint8 ``images`` of one class would add to the release, ``[n, slots of a class * feature_size]``."""
+        config = self._config
+        usable_images, usable = as_images(images)
+        return single_pulls(
+            slots[labels[0]],
+            self._features(usable_images),
+            usable,
+            energy=config.energy,
+            reconstruction=reconstruction_at(config, self._step),
+            reconstruction_clip=config.reconstruction_clip,
+        )
 
     def _record_features(self, records: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         images, usable = as_images(self._images[records])

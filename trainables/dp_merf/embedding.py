@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from trainables.base import Dataset
 from trainables.coins import torch_coins
 from trainables.dp_energy.features import as_images
+from trainables.privacy.canary_scores import RecordContributions
 from trainables.privacy.sanitizer import Contribution, Sanitizer
 
 RECORDS_PER_BATCH = 512
@@ -41,7 +42,14 @@ def release(settings: Mapping[str, Any], train: Dataset, sanitizer: Sanitizer, d
     """Release the noisy sum ``[classes, features]`` of all records' features and write it into ``directory``."""
     records = torch.from_numpy(sanitizer.sample_records())
     contributions = feature_contributions(settings, train, records, device)
-    total = sanitizer.release_records(contributions, max_grad_norm=1.0)
+    features = FourierFeatures(settings, train.info.shape, device)
+
+    def of_records(images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        usable_images, usable = as_images(images)
+        return features(usable_images) * usable[:, None]
+
+    planted = RecordContributions(of_records, blocks=train.classes)
+    total = sanitizer.release_records(contributions, max_grad_norm=1.0, of_records=planted)
     save_file({"total": total.cpu()}, directory / _FILE)
 
 
@@ -55,15 +63,16 @@ def feature_contributions(
         usable_images, usable = as_images(images[part].to(device))
         classes = labels[part].to(device)
         usable &= (classes >= 0) & (classes < train.classes)
-        yield _rows(features(usable_images) * usable[:, None], classes.clamp(0, train.classes - 1), train.classes)
+        rows = features(usable_images) * usable[:, None]
+        yield _rows(rows, classes.clamp(0, train.classes - 1), train.classes, part.to(device))
 
 
-def _rows(features: torch.Tensor, labels: torch.Tensor, classes: int) -> Contribution:
+def _rows(features: torch.Tensor, labels: torch.Tensor, classes: int, records: torch.Tensor) -> Contribution:
     def weighted_sum(weights: torch.Tensor) -> torch.Tensor:
         total = features.new_zeros(classes, features.shape[1], dtype=torch.float64)
         return total.index_add_(0, labels, features.double() * weights.double()[:, None])
 
-    return Contribution(norms=features.double().norm(dim=1), weighted_sum=weighted_sum)
+    return Contribution(norms=features.double().norm(dim=1), weighted_sum=weighted_sum, records=records)
 
 
 def load(directory: Path, device: torch.device) -> torch.Tensor:

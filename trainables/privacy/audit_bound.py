@@ -18,12 +18,17 @@ _MOST = 64.0
 """No bound is above this: it would take more right guesses than there are atoms."""
 
 
-def p_value(epsilon: float, *, canaries: int, guesses: int, right: int, delta: float) -> float:
+def p_value(
+    epsilon: float, *, canaries: int, guesses: int, right: int, delta: float, neighbours: Neighbours = "replace_one"
+) -> float:
     """The largest probability of ``right`` or more right guesses under (``epsilon``, ``delta``), at most 1.
 
     P[B >= v] + 2 m delta max_{i >= 1} P[v > B >= v - i] / i for B ~ Binomial(r, e^epsilon / (1 + e^epsilon)), m ``canaries``,
-    r ``guesses`` and v ``right`` ones (Steinke, Nasr & Jagielski 2023, Theorem 5.2). Raises ``ValueError`` for counts that
-    cannot be.
+    r ``guesses`` and v ``right`` ones (Steinke, Nasr & Jagielski 2023, Theorem 5.2).
+
+    A coin decides between a canary and its stand-in, one record replaced by another, which is the step between neighbours
+    under ``replace_one``. Under ``add_remove`` it is two steps, which (epsilon, delta) bounds by (2 epsilon,
+    (1 + e^epsilon) delta). Raises ``ValueError`` for counts that cannot be.
 
     >>> round(p_value(0.0, canaries=100, guesses=10, right=9, delta=0.0), 4)
     0.0107
@@ -35,6 +40,8 @@ def p_value(epsilon: float, *, canaries: int, guesses: int, right: int, delta: f
     import numpy as np
     from scipy.stats import binom
 
+    if neighbours == "add_remove":
+        epsilon, delta = 2 * epsilon, (1 + math.exp(epsilon)) * delta
     chance = 1 / (1 + math.exp(-epsilon))
     found = float(binom.sf(right - 1, guesses, chance))
     if delta > 0 and right > 0:
@@ -48,19 +55,15 @@ def lower_bound(
 ) -> float:
     """The epsilon that is refuted with ``confidence``, 0 where none is: any smaller one makes so many right guesses too rare.
 
-    A coin decides between a canary and its stand-in, one record replaced by another, which is the step between neighbours
-    under ``replace_one``. Under ``add_remove`` it is two steps, which (epsilon, delta) bounds by (2 epsilon,
-    (1 + e^epsilon) delta). Raises ``ValueError`` as ``p_value`` does.
+    Raises ``ValueError`` as ``p_value`` does.
 
     >>> round(lower_bound(canaries=1000, guesses=100, right=90, delta=1e-5), 2)
     1.63
     """
 
     def refuted(epsilon: float) -> bool:
-        moved, lost = epsilon, delta
-        if neighbours == "add_remove":
-            moved, lost = 2 * epsilon, (1 + math.exp(epsilon)) * delta
-        return p_value(moved, canaries=canaries, guesses=guesses, right=right, delta=lost) < 1 - confidence
+        found = p_value(epsilon, canaries=canaries, guesses=guesses, right=right, delta=delta, neighbours=neighbours)
+        return found < 1 - confidence
 
     if not refuted(0.0):
         return 0.0

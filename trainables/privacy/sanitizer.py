@@ -27,6 +27,7 @@ from trainables.base import phase_of
 from trainables.coins import numpy_coins
 
 from . import votes
+from .canary_scores import CanaryScores, RecordContributions
 from .mechanism import Mechanism, Phase, RecordMechanism, ShardMechanism, TeacherMechanism
 
 # float32 norms overshoot their clip by 1.6e-7; clipping a little tighter keeps the declared bound true.
@@ -56,6 +57,8 @@ class Contribution:
 
     norms: torch.Tensor
     weighted_sum: Callable[[torch.Tensor], torch.Tensor]
+    records: torch.Tensor | None = None
+    """Positions ``[n]`` of the records in the training set, which an audit's grey-box score needs."""
 
 
 class Sanitizer:
@@ -67,6 +70,8 @@ class Sanitizer:
     ``executed`` are the steps a phase that the ledger counts for all earlier attempts. A round-robin schedule goes on from
     there and not from the step of the checkpoint: steps that run again would visit the same shards again, more often than
     the account of so many steps allows. Raises ``ValueError`` where such a schedule is not told.
+
+    ``canaries`` are shown every release of a method that says what a record adds to it, and change none.
     """
 
     def __init__(
@@ -76,8 +81,10 @@ class Sanitizer:
         device: torch.device | str = "cpu",
         injected_seed: int | None = None,
         executed: Sequence[int] | None = None,
+        canaries: CanaryScores | None = None,
     ) -> None:
         self._phases = tuple(phases)
+        self.canaries = canaries
         if executed is None and any(getattr(phase.mechanism, "schedule", None) == "round_robin" for phase in self._phases):
             raise ValueError("a round-robin schedule goes on where all earlier attempts stopped: give executed, steps a phase")
         self._device = torch.device(device)
@@ -140,24 +147,46 @@ class Sanitizer:
 
     # --- releases -----------------------------------------------------------------------------------------------------
 
-    def release_records(self, contributions: Iterable[Contribution], *, max_grad_norm: float) -> torch.Tensor:
+    def release_records(
+        self,
+        contributions: Iterable[Contribution],
+        *,
+        max_grad_norm: float,
+        of_records: RecordContributions | None = None,
+    ) -> torch.Tensor:
         """Sum of the drawn records' contributions, each clipped to ``max_grad_norm`` (a public number, C), plus noise.
 
         ``contributions`` come in micro-batches of any size; none at all is an empty draw and is released like any other.
-        Returns float32 of the declared shape.
+        ``of_records`` is for an audit alone: what any record would add to this release. Returns float32 of the declared shape.
         """
         mechanism = self._require(RecordMechanism, "release_records", clipping="per_record")
         total = torch.zeros(mechanism.release_shape, dtype=torch.float64, device=self._device)
+        watched = self.canaries if of_records is not None else None
+        planted = torch.zeros_like(total) if watched else total
         records = 0
         for contribution in contributions:
             records += len(contribution.norms)
-            part = contribution.weighted_sum(clip_weights(contribution.norms.detach(), max_grad_norm))
+            weights = clip_weights(contribution.norms.detach(), max_grad_norm)
+            part = contribution.weighted_sum(weights)
+            if watched and contribution.records is not None:
+                inside = torch.isin(contribution.records, watched.slots)
+                if inside.any():
+                    planted += contribution.weighted_sum(weights * inside).detach()
             self._check_shape(part, mechanism.release_shape)
             self._check_precision(contribution.norms, part)
             total += part.detach()
         if records > (self._drawn or 0):
             raise PrivacyViolation(f"step {self._step} would release more records than it drew")
-        return self._release(total, mechanism.noise_multiplier, max_grad_norm)
+        released = self._release(total, mechanism.noise_multiplier, max_grad_norm)
+        if watched and of_records:
+            watched.observe(
+                released - (total - planted),
+                of_records,
+                sampling_rate=mechanism.sampling_rate,
+                noise_multiplier=mechanism.noise_multiplier,
+                max_grad_norm=max_grad_norm,
+            )
+        return released
 
     def release_tensor(self, tensor: torch.Tensor, *, max_grad_norm: float) -> torch.Tensor:
         """``tensor``, computed from all drawn records, clipped to ``max_grad_norm`` as a whole, plus noise."""
