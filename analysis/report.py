@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from . import answer, grid, sections, statements
+from .audits import audits
 from .files import Files
 from .page import Page, counted, html, listed
 from .results import Results, ResultsError, load
@@ -67,6 +68,7 @@ def write_report(results: Results, output: Path, metric: str | None = None) -> R
             sections.samples(subject),
             sections.training(subject),
             sections.trials(subject),
+            *audits(results),
             statements.failures(results),
             statements.privacy(results),
             statements.provenance(results),

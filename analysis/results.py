@@ -77,6 +77,8 @@ class Results:
     """By column: ``description``, ``unit``, ``private``, ``better``."""
     notes: tuple[str, ...]
     """A sentence each: what is unfinished, old, unreadable, left out."""
+    audits: tuple[store.AuditRow, ...] = ()
+    """What one-run audits say of the cells; for the owner of the data."""
 
     @property
     def public(self) -> bool:
@@ -154,6 +156,7 @@ class Results:
             history=self.history.drop(columns=from_private),
             attempts=self.attempts.drop(columns=described(store.ATTEMPTS).query("private").index),
             real=self.real.iloc[:0],
+            audits=(),
             metrics={name: metric for name, metric in self.metrics.items() if metric not in private},
             notes=(*(_without(text, machines) for text in self.notes), note),
         )
@@ -221,6 +224,7 @@ def load(results: str | Path | Sequence[str | Path]) -> Results:
     if again.any():
         notes.append(f"{again.sum()} trials are in several of these folders; each counts once, as the first folder has it.")
         trials = trials[~again]
+    audited = store.audit_rows(trials.astype(object).where(trials.notna(), None).to_dict("records"))
     trials = typed(filled(in_order(_generators(trials, notes), sweeps)))
     columns = described(store.TRIALS)
     metrics = {
@@ -241,14 +245,21 @@ def load(results: str | Path | Sequence[str | Path]) -> Results:
         metrics=metrics,
         columns=columns.drop(columns="reference"),
         notes=tuple(notes),
+        audits=tuple(audited),
     )
 
 
 def _generators(trials: pd.DataFrame, notes: list[str]) -> pd.DataFrame:
-    """The trials that made a generator. Those of real images are what others are held against, and no candidates.
+    """The trials that made a generator. Those of real images, and controls of audits, are what others are held against, and no
+    candidates.
 
     Raises ``ResultsError`` where there are none.
     """
+    control = trials["control"].eq(True)
+    if control.any() and not control.all():
+        count = f"{control.sum()} trials are controls" if control.sum() > 1 else "1 trial is the control"
+        notes.append(f"{count} of audits, without noise: no candidates, and in no table but that of the audit.")
+        trials = trials[~control]
     reference = trials["mechanism"].fillna("").str.contains('"kind": "reference"', regex=False)
     if reference.all():
         raise ResultsError("all trials that have ended are of real images (method `real`): there is no generator to report on")

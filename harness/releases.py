@@ -83,7 +83,7 @@ def draw(folders: Folders, job: Mapping[str, Any]) -> None:
     from trainables.privacy.sanitizer import Sanitizer
 
     from .stages import compute_stage
-    from .trial import load, prepare_torch
+    from .trial import load_planted, prepare_torch
 
     identifier, own = job["id"], folders_of(folders)
     if (folders.stages / identifier).is_dir():
@@ -100,7 +100,7 @@ def draw(folders: Folders, job: Mapping[str, Any]) -> None:
             "train.release"
         )
     device = prepare_torch(job["resources"])
-    train, test, planted = load(job["data"], folders)
+    train, test, planted = load_planted(job["data"], folders)
     canaries = CanaryScores(planted.slots, planted.canaries, planted.stand_ins, device) if planted else None
     sanitizer = Sanitizer(phases, device=device, canaries=canaries)
     lineage = controls_of(job["data"]["lineage"]) if job.get("control") else job["data"]["lineage"]

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
+    from .audit_rows import AuditRow
     from .spec import Sweep
 
 MOST_ROWS = 60
@@ -120,7 +121,7 @@ _PLAN_COLUMNS: dict[str, Any] = {
 def _plan_row(plan: Plan, trials: Sequence[PlannedTrial]) -> list[str]:
     first = trials[0]
     done = sum(trial.action == "done" for trial in trials)
-    label = first.spec.label.rpartition(" seed=")[0] or first.spec.label
+    label = first.spec.label if first.control else first.spec.label.rpartition(" seed=")[0] or first.spec.label
     row = [label, str(len(trials)), str(done)]
     if first.account is None:
         return [*row, "-", "-", "infeasible", "-", "-", "-"]
@@ -203,6 +204,42 @@ def failed_stages(plan: Plan) -> list[dict[str, Any]]:
             log = str(plan.folders.stage_log(identifier))
             found.append({"stage": stage.name, "id": identifier, "message": message, "log": log, "waiting": waiting})
     return found
+
+
+def _print_audits(audits: Sequence[AuditRow], console: Console) -> None:
+    """A row a cell and score, and what each says; nothing where no trial was audited."""
+    from rich.table import Table
+
+    if not audits:
+        return
+    first = audits[0]
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for name, justify in (("cell", "left"), ("score", "left"), *((name, "right") for name in _AUDIT_COLUMNS)):
+        table.add_column(name, justify=justify, no_wrap=name != "cell")  # type: ignore[arg-type]
+    for row in audits[:MOST_ROWS]:
+        table.add_row(
+            row.cell,
+            row.score,
+            "none" if row.epsilon is None else f"{row.epsilon:.4g}",
+            ", ".join(map(str, row.right)),
+            ", ".join(f"{bound:.3g}" for bound in row.bounds),
+            f"{row.highest:.3g}",
+            "" if row.control is None else f"{row.control:.3g}",
+        )
+    console.print(
+        f"\nAudit: lower bounds on epsilon at {first.confidence:.0%} confidence each, from {first.guesses} guesses at "
+        f"{first.canaries} canaries (for the owner of the data alone)",
+        soft_wrap=True,
+    )
+    _print_whole(table, console)
+    for verdict in dict.fromkeys(
+        f"{row.cell}, {row.verdict}" if not row.bounds else f"{row.cell}, {row.score}: {row.verdict}"
+        for row in audits[:MOST_ROWS]
+    ):
+        console.print(verdict, soft_wrap=True)
+
+
+_AUDIT_COLUMNS = ("epsilon", "right", "bound", "at most", "control")
 
 
 def _print_failed_stages(failed: Sequence[Mapping[str, Any]], console: Console) -> None:
@@ -377,6 +414,7 @@ def print_results(plan: Plan, console: Console) -> None:
     console.print()
     summary(shown, console)
     _print_private_note(plan, [name for name in METRICS if any(row.get(name) is not None for row in shown)], real, console)
+    _print_audits(store.audit_rows(rows.values()), console)
     _print_failed_stages(failed_stages(plan), console)
     _print_prices(plan, console)
     folder = plan.folders.sweep

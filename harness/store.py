@@ -30,6 +30,7 @@ import pyarrow.parquet as pq
 
 from trainables.evaluation.metrics import METRICS
 
+from .audit_rows import AuditRow, audit_rows
 from .folders import Folders, file_hash
 from .ledger import AttemptRecord, LedgerError, read_attempts, read_trial_attempts
 from .lock import holder
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
-__all__ = ["ATTEMPTS", "HISTORY", "SAMPLES", "SCHEMAS", "SCHEMA_VERSION", "TRIALS", "LedgerError"]
+__all__ = ["ATTEMPTS", "HISTORY", "SAMPLES", "SCHEMAS", "SCHEMA_VERSION", "TRIALS", "AuditRow", "LedgerError", "audit_rows"]
 
 Skip = Callable[[str], None]
 """Is told, in a sentence, of a part that cannot be read and is left out."""

@@ -43,12 +43,17 @@ if TYPE_CHECKING:
 STOP_INTERVAL_S = 1.0
 
 
-def load(data: Mapping[str, Any], folders: Folders) -> tuple[Dataset, Dataset, Planted | None]:
-    """(training split, test split, what is planted in them) of a job's data, verified against the plan. Raises ``ValueError``.
+def load_data(data: Mapping[str, Any], folders: Folders) -> tuple[Dataset, Dataset]:
+    """(training split, test split) of a job's data, verified against the fingerprint of the plan. Raises ``ValueError``.
 
     What was decoded is hashed (60,000 images of 28x28 take 0.03 s), whatever is remembered of the files: one that was edited
     in place may look the same from outside.
     """
+    return load_planted(data, folders)[:2]
+
+
+def load_planted(data: Mapping[str, Any], folders: Folders) -> tuple[Dataset, Dataset, Planted | None]:
+    """As ``load_data``, with what an audit has planted in them; None where it has planted nothing."""
     from trainables.data import sources
 
     from . import audits
@@ -240,7 +245,7 @@ class _TrialRun:
 
     def train_and_evaluate(self) -> tuple[str, dict[str, Any]]:
         device = self._device()
-        train, test, planted = load(self.job["data"], self.folders)
+        train, test, planted = load_planted(self.job["data"], self.folders)
         status = self._train(train, test, planted, device)
         if status == "interrupted" or not self.step:
             return status, {}
@@ -396,7 +401,7 @@ class _TrialRun:
 
     def evaluate_again(self) -> tuple[str, dict[str, Any]]:
         """Other metrics for a generator that an earlier attempt has kept; its status stays what training made it."""
-        _, test, planted = load(self.job["data"], self.folders)
+        _, test, planted = load_planted(self.job["data"], self.folders)
         whole = self.step == sum(self.phase_steps) and not self.job["cut"]
         return "completed" if whole else "budget", self.evaluate(test, planted)
 

@@ -38,7 +38,7 @@ def _run_stage(folders: Folders, job: Mapping[str, Any]) -> Mapping[str, Any]:
 
     from . import releases
     from .stages import compute_stage
-    from .trial import load, prepare_torch
+    from .trial import load_data, prepare_torch
 
     log = folders.stage_log(job["id"])
     with logging_to(log):
@@ -46,7 +46,7 @@ def _run_stage(folders: Folders, job: Mapping[str, Any]) -> Mapping[str, Any]:
             if job["stage"]["release"]:
                 releases.draw(folders, job)
             else:
-                train, test, _ = load(job["data"], folders)
+                train, test = load_data(job["data"], folders)
                 compute_stage(folders, job["id"], Stage(**job["stage"]), train, test, prepare_torch(job["resources"]))
         except Exception as error:
             logger.error("stage failed\n%s", traceback.format_exc())
