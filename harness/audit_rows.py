@@ -47,7 +47,7 @@ class AuditRow:
             return "the method has none."
         if self.wrong:
             return (
-                f"THE ACCOUNT IS WRONG: epsilon is above {max(self.bounds):.3g}, and {self.epsilon:.3g} is claimed as proven. Under "
+                f"THE ACCOUNT IS WRONG: epsilon exceeds {max(self.bounds):.3g}, and {self.epsilon:.3g} is called proven; under "
                 f"it so many right guesses have a probability of at most {self.p_at_epsilon:.2g}. Release nothing."
             )
         if self.epsilon is None:

@@ -76,7 +76,7 @@ def test_noise_in_place_of_epsilon(tmp_path: Path) -> None:
 
 
 ROOT = (
-    "settings of the method go under train; a sweep file takes: axes, cases, checkpoint, data, evaluate, keep_samples, "
+    "settings of the method go under train; a sweep file takes: audit, axes, cases, checkpoint, data, evaluate, keep_samples, "
     "method, name, preset, privacy, resources, seeds, train, zip"
 )
 
@@ -156,7 +156,7 @@ def test_one_mistake_is_one_line(tmp_path: Path, extra: str, expected: str) -> N
          "the first a letter or digit (it names files)"),
         ("name: energy", "name: stages",
          'a.yaml:1:7: `name` is the text "stages"; expected another name: the results folder keeps stages, releases, ledger, '
-         "calibrations.json, fingerprints.json for itself"),
+         "audits, calibrations.json, fingerprints.json for itself"),
         ("method: dp_energy", "", "a.yaml:1:1: neither `method` nor `cases` is there; write `method: dp_energy`"),
         ("method: dp_energy", "cases: []",
          "a.yaml:2:8: `cases` is the list []; write `cases: [{name: plain, method: dp_energy}, "
