@@ -96,8 +96,8 @@ class Trainer:
             batch=RECORDS_PER_BATCH,
         )
         bound = norm_bound(config, self._info.classes, self._step)
-        planted = RecordContributions(partial(self._pulls, slots), blocks=self._info.classes)
-        return self._sanitizer.release_records(pulls, max_grad_norm=bound, of_records=planted)
+        self._sanitizer.explain_records(RecordContributions(partial(self._pulls, slots), blocks=self._info.classes))
+        return self._sanitizer.release_records(pulls, max_grad_norm=bound)
 
     def _pulls(self, slots: torch.Tensor, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """What uint8 ``images`` of one class would add to the release, ``[n, slots of a class * feature_size]``."""

@@ -48,8 +48,8 @@ def release(settings: Mapping[str, Any], train: Dataset, sanitizer: Sanitizer, d
         usable_images, usable = as_images(images)
         return features(usable_images) * usable[:, None]
 
-    planted = RecordContributions(of_records, blocks=train.classes)
-    total = sanitizer.release_records(contributions, max_grad_norm=1.0, of_records=planted)
+    sanitizer.explain_records(RecordContributions(of_records, blocks=train.classes))
+    total = sanitizer.release_records(contributions, max_grad_norm=1.0)
     save_file({"total": total.cpu()}, directory / _FILE)
 
 

@@ -93,6 +93,7 @@ class Sanitizer:
         self._mechanism: Mechanism | None = None
         self._phase = self._step = self._calls = 0
         self._drawn: int | None = None
+        self._of_records: RecordContributions | None = None
         self.releases = [0] * len(self._phases)
         """Releases made in this process, a phase."""
 
@@ -110,7 +111,7 @@ class Sanitizer:
             raise PrivacyViolation(f"step {step} opened in phase {phase}; the phases declare {planned} steps")
         self._mechanism, self._phase, self._step = self._phases[phase].mechanism, phase, step
         self._opened[phase] += 1
-        self._calls, self._drawn = 0, None
+        self._calls, self._drawn, self._of_records = 0, None, None
 
     def close_step(self) -> None:
         """Check that the step released exactly what it declared."""
@@ -145,22 +146,23 @@ class Sanitizer:
             return np.sort(self._injected("draw").choice(shards, count, replace=False))
         return np.sort(secrets.SystemRandom().sample(range(shards), count))
 
+    # --- audits -------------------------------------------------------------------------------------------------------
+
+    def explain_records(self, of_records: RecordContributions) -> None:
+        """Say what any record would add to the next release, for the grey-box score of an audit; read by nothing else."""
+        self._of_records = of_records
+
     # --- releases -----------------------------------------------------------------------------------------------------
 
-    def release_records(
-        self,
-        contributions: Iterable[Contribution],
-        *,
-        max_grad_norm: float,
-        of_records: RecordContributions | None = None,
-    ) -> torch.Tensor:
+    def release_records(self, contributions: Iterable[Contribution], *, max_grad_norm: float) -> torch.Tensor:
         """Sum of the drawn records' contributions, each clipped to ``max_grad_norm`` (a public number, C), plus noise.
 
         ``contributions`` come in micro-batches of any size; none at all is an empty draw and is released like any other.
-        ``of_records`` is for an audit alone: what any record would add to this release. Returns float32 of the declared shape.
+        Returns float32 of the declared shape.
         """
         mechanism = self._require(RecordMechanism, "release_records", clipping="per_record")
         total = torch.zeros(mechanism.release_shape, dtype=torch.float64, device=self._device)
+        of_records, self._of_records = self._of_records, None
         watched = self.canaries if of_records is not None else None
         planted = torch.zeros_like(total) if watched else total
         records = 0

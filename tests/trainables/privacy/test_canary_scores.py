@@ -58,8 +58,8 @@ class Toy:
         for step in range(first, first + steps):
             sanitizer.open_step(step, 0)
             drawn = sanitizer.sample_records()
-            of_records = RecordContributions(self.vectors, blocks=self.blocks)
-            released.append(sanitizer.release_records(self.contributions(drawn), max_grad_norm=1.0, of_records=of_records))
+            sanitizer.explain_records(RecordContributions(self.vectors, blocks=self.blocks))
+            released.append(sanitizer.release_records(self.contributions(drawn), max_grad_norm=1.0))
             sanitizer.close_step()
         return released
 
