@@ -303,6 +303,10 @@ class SweepSpec(_Section):
             raise ValueError("neither `method` nor `cases` is there; write `method: dp_energy`")
         if self.method is not None and self.cases is not None:
             raise about("cases", "both `method` and `cases` are there; keep one of them")
+        if self.audit is not None and self.search is not None:
+            raise about(
+                "audit", "both `audit` and `search` are there; a selection keeps its trials from everyone, audits included"
+            )
         names = [case.name for case in self.cases or ()]
         if twice := next((name for name in names if names.count(name) > 1), None):
             raise about("cases", f"two cases are called `{twice}`; give each its own name")

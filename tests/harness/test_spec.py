@@ -77,7 +77,7 @@ def test_noise_in_place_of_epsilon(tmp_path: Path) -> None:
 
 ROOT = (
     "settings of the method go under train; a sweep file takes: audit, axes, cases, checkpoint, data, evaluate, keep_samples, "
-    "method, name, preset, privacy, resources, seeds, train, zip"
+    "method, name, preset, privacy, resources, search, seeds, train, zip"
 )
 
 
