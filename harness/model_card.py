@@ -7,7 +7,7 @@ from typing import Any
 
 from trainables.evaluation.metrics import METRICS
 
-from .statement import UNITS, headline, text, warnings
+from .statement import RELATIONS, headline, text, warnings
 
 
 def model_card(said: Mapping[str, Any], *, images: int, seed: int) -> str:
@@ -50,7 +50,8 @@ def _privacy(said: Mapping[str, Any]) -> list[str]:
         "epsilon to quote": f"{text(top['epsilon'])}, against {top['against']}",
         "epsilon of this generator alone": f"{text(own['epsilon'])}, if it was named before any generator was looked at",
         "delta": f"{top['delta']:g} (1/N is {said['delta_check']['one_over_records']:.2g}, N = {data['records']:,})",
-        "unit, neighbours": f"one image: {UNITS[own['neighbours']]}",
+        "unit": "one image",
+        "neighbours": RELATIONS[own["neighbours"]],
         "accountant": f"{own['accountant'].upper()}, {own['accountant_version']}",
         "generators of the sweep": f"{total['generators']}",
         f"spent on `{data['lineage']}` in all sweeps that the ledger knows": "; ".join(
@@ -65,11 +66,12 @@ def _privacy(said: Mapping[str, Any]) -> list[str]:
     proofs = [f"- `{name}`: {theorem}" for name, theorem in own["proof"].items()]
     clips = {name: value for name, value in said["method"]["config"].items() if name in ("max_grad_norm", "feedback_clip")}
     bounds = [f"Clip bounds: {', '.join(f'`{name}` {value:g}' for name, value in clips.items())}."] if clips else []
-    private = ", ".join(f"`{name}`" for name, metric in METRICS.items() if metric.private)
+    private = ", ".join(f"`{name}`" for name in said["scores_of_private_data"])
     choice = (
         "If this generator was picked after looking at others of its sweep, by a score that is free (on public data, or of "
         "generated images alone), what holds is the epsilon to quote. If it was picked by a score that was computed from "
-        f"private data without noise ({private}), that choice is covered by no epsilon."
+        f"private data without noise{f' ({private} of those measured here)' if private else ''}, that choice is covered by no "
+        "epsilon."
     )
     return [
         table,

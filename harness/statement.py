@@ -13,8 +13,10 @@ from typing import Any
 
 from trainables.evaluation.metrics import METRICS
 from trainables.privacy import accounting
+from trainables.privacy.accounting import Accountant
 from trainables.privacy.mechanism import Phase, to_dict
 
+from . import rows
 from .calibrations import Calibrations
 from .ledger import read_attempts
 from .lock import holder
@@ -31,10 +33,12 @@ NOT_COVERED = (
     "A choice among generators by scores that were computed from private data without noise.",
 )
 
-UNITS = {
-    "replace_one": "Two data sets are neighbours if one image is replaced by another.",
-    "add_remove": "Two data sets are neighbours if one has one image more than the other.",
+RELATIONS = {
+    "replace_one": "data sets that differ in one image, which is replaced by another",
+    "add_remove": "data sets of which one has one image more than the other",
 }
+
+ACCOUNTANTS: tuple[Accountant, ...] = ("pld", "rdp")
 
 
 def statement(found: Releasable, metrics: Collection[str] | None = None) -> dict[str, Any]:
@@ -67,6 +71,7 @@ def statement(found: Releasable, metrics: Collection[str] | None = None) -> dict
             "epsilon": found.epsilon,
             "delta": found.delta,
             "target_epsilon": privacy["target_epsilon"],
+            **{f"epsilon_{name}": rows.epsilon_of(found.job, found.executed, name) for name in ACCOUNTANTS},
             "accountant": found.accountant,
             "accountant_version": privacy["accountant_version"],
             "proof": {name: accounting.PROOFS[name] for name in privacy["proof"].split("+")},
@@ -98,6 +103,9 @@ def statement(found: Releasable, metrics: Collection[str] | None = None) -> dict
         "not_covered": list(NOT_COVERED),
         "audit": _audit(found),
         "metrics": _metrics(found, metrics),
+        "scores_of_private_data": [
+            name for name, metric in METRICS.items() if metric.private and found.row.get(name) is not None
+        ],
         "method": {
             "name": found.job["method"],
             "version": found.job["version"],
@@ -115,7 +123,9 @@ def _versions(found: Releasable) -> dict[str, Any]:
 
 
 def _all_seen(total: Total) -> str:
-    return f"whoever has seen all {total.generators - total.unproven} generators of its sweep, failed and superseded ones too"
+    count = total.generators - total.unproven
+    all_of_them = "both" if count == 2 else f"all {count:,}"
+    return f"whoever has seen {all_of_them} generators of its sweep, failed and superseded ones too"
 
 
 def _document(total: Total) -> dict[str, Any]:
