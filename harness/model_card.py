@@ -67,11 +67,12 @@ def _privacy(said: Mapping[str, Any]) -> list[str]:
     clips = {name: value for name, value in said["method"]["config"].items() if name in ("max_grad_norm", "feedback_clip")}
     bounds = [f"Clip bounds: {', '.join(f'`{name}` {value:g}' for name, value in clips.items())}."] if clips else []
     private = ", ".join(f"`{name}`" for name in said["scores_of_private_data"])
+    best = "This generator is the best of a private selection, whose choice the epsilon covers. " if said["selection"] else ""
+    among = f" ({private} of those measured here)" if private else ""
     choice = (
-        "If this generator was picked after looking at others of its sweep, by a score that is free (on public data, or of "
-        "generated images alone), what holds is the epsilon to quote. If it was picked by a score that was computed from "
-        f"private data without noise{f' ({private} of those measured here)' if private else ''}, that choice is covered by no "
-        "epsilon."
+        f"{best}If this generator was picked after looking at others of its sweep, by a score that is free (on public data, or "
+        "of generated images alone), what holds is the epsilon to quote. If it was picked by a score that was computed from "
+        f"private data without noise{among}, that choice is covered by no epsilon."
     )
     return [
         table,

@@ -44,8 +44,6 @@ class Releasable:
     """Steps a phase of all attempts whose noise was or may have been drawn; the planned ones where somebody stopped it."""
     epsilon: float
     """Of these steps, by the trial's accountant."""
-    steps: int
-    """Steps in the kept generator."""
     tensors: Mapping[str, torch.Tensor]
     """What the generator consists of; nothing else leaves."""
     recipe: Recipe
@@ -94,7 +92,6 @@ def releasable(results: str | Path, trial_id: str) -> Releasable:
         phases=phases,
         executed=executed,
         epsilon=epsilon,
-        steps=steps,
         tensors=needed,
         recipe=recipe,
     )
@@ -104,6 +101,7 @@ _NEVER = {
     "checkpoints": "a checkpoint holds optimiser states, private models and error buffers that no noise protects",
     "stages": "a stage holds models or statistics of private data that no noise protects",
     "scratch": "scratch files are parts of private ones",
+    "sealed": "nobody is to see the trials of a private selection before it has ended",
     "set_aside": "what was set aside is in no account",
     "logs": "a log names machines, times and errors",
     "attempts": "an attempt's record names machines and times",

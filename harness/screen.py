@@ -19,6 +19,7 @@ from .lock import holder
 from .plan import Plan, PlannedTrial
 from .snapshot import provenance
 from .stages import failure
+from .totals import with_releases
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -256,14 +257,8 @@ def lineage_account(plan: Plan, lineage: str) -> list[Composition]:
     """
     root = plan.folders.root
     accounts = lineage_accounts(root, lineage, {plan.folders.name: plan.accounts}, without=unfinished_selections(root, lineage))
-    seen = [(account.phases, account.charged) for account in accounts]
-    # A release that was drawn under another name of the same data counts here as well.
-    named = {account.trial_id for account in accounts}
-    for release, phases in {a.release: a.phases for a in accounts if a.release and a.release not in named}.items():
-        drawn = plan.releases[release].executed[0] if release in plan.releases else 0
-        seen.append((phases[:1], (max(drawn, 1),)))
     delta = min(trial.spec.privacy.delta for trial in plan.trials)
-    found = compose(plan.calibrations, seen, delta=delta, accountant="pld")
+    found = compose(plan.calibrations, with_releases(accounts, plan.releases), delta=delta, accountant="pld")
     plan.calibrations.save()
     return found
 

@@ -14,7 +14,7 @@ from typing import Any
 from trainables.evaluation.metrics import METRICS
 from trainables.privacy import accounting
 from trainables.privacy.accounting import Accountant
-from trainables.privacy.mechanism import Phase, to_dict
+from trainables.privacy.mechanism import Phase, SelectionMechanism, to_dict
 
 from . import rows
 from .calibrations import Calibrations
@@ -84,7 +84,7 @@ def statement(found: Releasable, metrics: Collection[str] | None = None) -> dict
             "releases": sum(
                 steps * phase.mechanism.releases_per_step for phase, steps in zip(found.phases, found.executed, strict=True)
             ),
-            "steps": found.steps,
+            "steps": found.row["steps"],
             "status": found.row["status"],
         },
         "sweep": {
@@ -101,6 +101,7 @@ def statement(found: Releasable, metrics: Collection[str] | None = None) -> dict
         },
         "delta_check": {"one_over_records": 1 / found.info.size, "exceeds": found.delta > 1 / found.info.size},
         "not_covered": list(NOT_COVERED),
+        "selection": json.loads(found.row["selection"]) if found.row.get("selection") else None,
         "audit": _audit(found),
         "metrics": _metrics(found, metrics),
         "scores_of_private_data": [
@@ -167,6 +168,8 @@ def _metrics(found: Releasable, wanted: Collection[str] | None) -> dict[str, Any
 
 def mechanism_in_words(phase: Phase) -> str:
     """What a step of ``phase`` does to private data, in a few plain sentences."""
+    if isinstance(phase.mechanism, SelectionMechanism):
+        return _selection_in_words(phase.mechanism)
     mechanism = to_dict(phase)
     kind = mechanism["kind"]
     if kind == "post_processing":
@@ -195,6 +198,16 @@ def mechanism_in_words(phase: Phase) -> str:
             "the most that one image can move a row of it."
         )
     return f"A mechanism of kind {kind.replace('_', ' ')}, with the parameters below."
+
+
+def _selection_in_words(mechanism: SelectionMechanism) -> str:
+    distribution = {0.0: "logarithmic", 1.0: "geometric", math.inf: "Poisson"}.get(mechanism.shape, "negative binomial")
+    one = " Then: ".join(mechanism_in_words(phase) for phase in mechanism.candidates[0])
+    return (
+        f"A secret random number of generators ({distribution}, {mechanism.mean_trials:g} on average) was trained, each with "
+        "settings drawn at random from a fixed list; the best by a score of public data is this one, and the others and their "
+        f"number were deleted. The epsilon covers that choice. A step of the first of these settings: {one}"
+    )
 
 
 def text(epsilon: float | None) -> str:

@@ -11,7 +11,7 @@ from trainables.privacy.mechanism import Phase
 from .calibrations import Calibrations
 from .composition import compose
 from .folders import Folders
-from .ledger import TrialAccount, lineage_accounts, sweep_accounts
+from .ledger import TrialAccount, lineage_accounts, sweep_accounts, unfinished_selections
 from .releases import accounts as release_accounts
 from .rows import is_reference
 
@@ -42,8 +42,12 @@ def sweep_total(
 def lineage_total(
     folders: Folders, lineage: str, calibrations: Calibrations, *, delta: float, accountant: Accountant
 ) -> list[Total]:
-    """The total of what all sweeps under the root have spent on the data set named ``lineage``."""
-    return _totals(lineage_accounts(folders.root, lineage), folders, calibrations, delta, accountant, ())
+    """The total of what all sweeps under the root have spent on the data set named ``lineage``.
+
+    Without the trials of private selections that have not ended, of which nobody is to know how many there are.
+    """
+    accounts = lineage_accounts(folders.root, lineage, without=unfinished_selections(folders.root, lineage))
+    return _totals(accounts, folders, calibrations, delta, accountant, ())
 
 
 def with_releases(
@@ -72,7 +76,7 @@ def _totals(
 ) -> list[Total]:
     drawn = release_accounts(folders)
     noisy = [(phases, steps) for phases, steps in with_releases(accounts, drawn) if _noisy(phases)]
-    epsilons = {part.neighbours: part.epsilon for part in compose(calibrations, noisy, delta=delta, accountant=accountant)}
+    parts = {part.neighbours: part for part in compose(calibrations, noisy, delta=delta, accountant=accountant)}
     generators = _relations(accounts, drawn)
     unproven = _relations((a for a in accounts if a.trial_id in injected or not _noisy(a.phases)), drawn)
     return [
@@ -80,11 +84,11 @@ def _totals(
             neighbours=neighbours,
             generators=generators.count(neighbours),
             unproven=unproven.count(neighbours),
-            epsilon=epsilons.get(neighbours, 0.0),
+            epsilon=parts[neighbours].epsilon if neighbours in parts else 0.0,
             delta=delta,
-            accountant=accountant,
+            accountant=parts[neighbours].accountant if neighbours in parts else accountant,
         )
-        for neighbours in sorted({*epsilons, *generators})
+        for neighbours in sorted({*parts, *generators})
     ]
 
 

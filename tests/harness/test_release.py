@@ -52,6 +52,8 @@ cases:
 {GIVEN}{COMMON}""",
     "alone": f"method: dp_energy\ntrain: {TRAIN}\nseeds: [5]\nprivacy: {{epsilon: 3, delta: 0.01, accountant: pld}}\n"
     + COMMON.replace("size: 140", "size: 140, public: true"),
+    "pick": f"method: dp_energy\ntrain: {TRAIN}\n{GIVEN}{COMMON}axes: {{noise_injection: [0.0, 0.1]}}\n"
+    "search: {strategy: random_best, mean_trials: 1.1, score: gen2real_logreg}\n",
     "loud": f"method: dp_energy\ntrain: {TRAIN}\nprivacy: {{noise_multiplier: 0, delta: 1.0e-3, accountant: pld}}\n{COMMON}",
 }
 
@@ -160,7 +162,7 @@ def test_what_was_seen_of_the_sweep_is_the_headline(finished: Path, tmp_path: Pa
 def test_what_all_sweeps_have_spent_on_the_data_is_said(finished: Path, tmp_path: Path) -> None:
     (spent,) = released(finished, tmp_path / "out").statement["data_set"]["spent_in_all_sweeps"]
     (total,) = released(finished, tmp_path / "other").statement["sweep"]["totals"]
-    assert spent["generators"] == total["generators"] + 2
+    assert spent["generators"] == total["generators"] + 3
     assert spent["without_proof"] == 1
     assert spent["epsilon"] > total["epsilon"]
 
@@ -169,6 +171,17 @@ def test_a_generator_without_siblings_has_its_own_epsilon(finished: Path, tmp_pa
     said = released(finished, tmp_path / "out", "alone", "dp_energy").statement
     assert said["headline"]["epsilon"] == said["generator"]["epsilon"] == rows(finished / "alone")["dp_energy"]["epsilon"]
     assert "the only one of its sweep" in statement.headline(said)
+
+
+def test_the_best_of_a_private_selection_has_the_price_of_the_selection(finished: Path, tmp_path: Path) -> None:
+    (row,) = rows(finished / "pick").values()
+    said = release.release(finished / "pick", row["trial_id"], tmp_path / "out").statement
+    assert said["headline"]["epsilon"] == said["generator"]["epsilon"] == row["epsilon"]
+    assert said["selection"]["mean_trials"] == 1.1
+    assert said["generator"]["steps"] == 2
+    (phase,) = said["generator"]["mechanism"]
+    assert phase["in_words"].startswith("A secret random number of generators (logarithmic, 1.1 on average)")
+    assert "whose choice the epsilon covers" in (tmp_path / "out" / "README.md").read_text()
 
 
 def test_a_delta_over_one_in_n_is_warned_of(finished: Path, tmp_path: Path) -> None:
