@@ -14,10 +14,10 @@ import numpy as np
 import torch
 
 from trainables.base import Dataset
-from trainables.privacy.mechanism import Mechanism, NoRelease, ShardMechanism
+from trainables.privacy.mechanism import Mechanism, ShardMechanism
 
 from .neighbours import KINDS, NOT_FINITE, neighbour, other_data, with_floats
-from .observer import Release, Script, draws_in_secret, units_of
+from .observer import Release, Releasing, Script, draws_in_secret, units_of
 from .subject import Run, Subject, tensors_of
 
 RECORDS = 12
@@ -58,9 +58,9 @@ class Evidence:
         self._mechanisms = [phase.mechanism for phase in subject.phases]
 
     @property
-    def releasing(self) -> list[Mechanism]:
+    def releasing(self) -> list[Releasing]:
         """Mechanisms of the phases that release."""
-        return [mechanism for mechanism in self._mechanisms if not isinstance(mechanism, NoRelease)]
+        return [mechanism for mechanism in self._mechanisms if isinstance(mechanism, Releasing)]
 
     @property
     def secret(self) -> bool:
@@ -68,7 +68,7 @@ class Evidence:
         return any(draws_in_secret(mechanism) for mechanism in self.releasing)
 
     @property
-    def stateless(self) -> list[Mechanism]:
+    def stateless(self) -> list[Releasing]:
         """Mechanisms whose account needs answers that do not depend on earlier draws."""
         return [
             mechanism

@@ -14,6 +14,9 @@ from trainables.coins import numpy_coins
 from trainables.privacy.mechanism import Mechanism, Phase, RecordMechanism, ShardMechanism, TeacherMechanism
 from trainables.privacy.sanitizer import Contribution, Sanitizer, clip_weights
 
+Releasing = ShardMechanism | RecordMechanism | TeacherMechanism
+"""Mechanisms of steps that release something."""
+
 Script = Callable[[int, Mechanism], "np.ndarray | None"]
 """(step, mechanism) -> the units that this step has to draw; None leaves the sanitizer's own draw."""
 

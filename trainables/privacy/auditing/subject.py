@@ -77,6 +77,10 @@ class Subject:
     def phase_steps(self) -> list[int]:
         return [phase.steps for phase in self.phases]
 
+    def phase_at(self, step: int) -> int:
+        """The phase that a step belongs to."""
+        return phase_of(step, self.phase_steps)
+
     def run(
         self,
         data: Dataset,
@@ -121,7 +125,7 @@ class Subject:
             for step in range(first, self.steps if last is None else last):
                 at = f"at step {step}"
                 run.steps += 1
-                with opened(observer, step, phase_of(step, self.phase_steps)):
+                with opened(observer, step, self.phase_at(step)):
                     for _ in range(times):
                         diagnostics = trainer.step()
                 run.next_step = step + 1
