@@ -97,13 +97,18 @@ def _audit(said: Mapping[str, Any]) -> list[str]:
     audit = said["audit"]
     if audit is None:
         return []
-    values = {name: value for name, value in audit.items() if name != "made"}
-    if not values:
-        found = "The training was audited with canaries. What the audit found is computed from private data and is left out."
-    else:
-        found = "\n".join(["| audit | |", "| --- | --- |", *(f"| `{name}` | {value} |" for name, value in values.items())])
-        found += "\n\nA lower bound of an audit is no epsilon: it can show that a claim is wrong, never that it is right."
-    return ["## Audit", found]
+    how = (
+        f"{audit['canaries']:,} canaries (`{audit['kind']}`) were planted in the training data, each by a secret coin, and "
+        f"{audit['guesses']:,} of the coins were guessed (Steinke, Nasr, Jagielski 2023; confidence {audit['confidence']:g}). "
+        f"The most that this audit could show is epsilon {audit['highest_bound']:.3g}."
+    )
+    if audit["scores"] is None:
+        return ["## Audit", f"{how} What it found is computed from private data and is left out."]
+    lines = ["| score | right guesses | epsilon is at least | without noise | |", "| --- | --- | --- | --- | --- |"]
+    for score in audit["scores"]:
+        control = "" if score["control"] is None else f"{score['control']:.3g}"
+        lines.append(f"| {score['score']} | {score['right']} | {score['bound']:.3g} | {control} | {score['says']} |")
+    return ["## Audit", how, "\n".join(lines), "A lower bound can show that a claim is wrong, never that it is right."]
 
 
 def _measured(said: Mapping[str, Any]) -> list[str]:

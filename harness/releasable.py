@@ -154,6 +154,8 @@ def _proven(
     trial_id, planned = job["trial_id"], rows.phases_of(job)
     if rows.is_reference(planned):
         raise Refused(f"trial {trial_id} keeps real images, in the place of generated ones; nothing protects them")
+    if job.get("control"):
+        raise Refused(f"trial {trial_id} is the control of an audit: it was trained without noise and is kept from everyone")
     if not all(record.proven for record in records):
         raise Refused(f"the noise of trial {trial_id} was injected by a test, so nothing is proven of its generator")
     account = trial_account(folders, trial_id)

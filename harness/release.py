@@ -212,6 +212,7 @@ def _refuse_owners_words(folder: Path, found: Releasable) -> None:
     """Raise ``Refused`` where a file holds what is the owner's alone: whatever a method's settings may bring in."""
     data = found.job["data"]
     words = [found.row[name] for name in ("trial_id", "cell_id", "evaluation_id", "data_fingerprint")]
+    words += [value for name, value in (data.get("audit") or {}).items() if name in ("before", "coins")]
     words += [data["fingerprint"][:12], str(found.folders.sweep), *([data["path"]] if data.get("path") else [])]
     for path in sorted(folder.rglob("*")):
         content = path.read_bytes() if path.is_file() else b""

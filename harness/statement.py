@@ -16,7 +16,8 @@ from trainables.privacy import accounting
 from trainables.privacy.accounting import Accountant
 from trainables.privacy.mechanism import Phase, SelectionMechanism, to_dict
 
-from . import rows
+from . import rows, store
+from .audit_rows import audit_rows
 from .calibrations import Calibrations
 from .ledger import read_attempts
 from .lock import holder
@@ -141,11 +142,35 @@ def _document(total: Total) -> dict[str, Any]:
 
 
 def _audit(found: Releasable) -> dict[str, Any] | None:
-    """What the audit of the trial found; of private data only that there was one."""
-    columns = {name: value for name, value in found.row.items() if name.startswith("audit") and value is not None}
-    if not columns:
+    """How the training was audited, and of public data what the audit found; None where it was not.
+
+    Raises ``Refused`` where a lower bound lies above the proven epsilon: then the account is wrong, whatever the reason.
+    """
+    if not found.row.get("audit"):
         return None
-    return {"made": True, **(columns if found.public else {})}
+    trials = store.read_committed(found.folders, "trials").to_pylist()
+    audits = audit_rows([found.row, *(trial for trial in trials if trial["control"])])
+    if wrong := [max(audit.bounds) for audit in audits if audit.wrong]:
+        raise Refused(
+            f"an audit of the trial shows that epsilon is over {max(wrong):.3g}, and {found.epsilon:.3g} is called proven: one "
+            "of the two is wrong, so nothing may leave"
+        )
+    document = json.loads(found.row["audit"])
+    settings = {name: document[name] for name in ("kind", "canaries", "guesses", "confidence", "highest_bound")}
+    if not found.public:
+        return {**settings, "scores": None}
+    scores = [
+        {
+            "score": audit.score,
+            "right": audit.right[0],
+            "bound": audit.bounds[0],
+            "control": audit.control,
+            "says": audit.verdict,
+        }
+        for audit in audits
+        if audit.bounds
+    ]
+    return {**settings, "scores": scores}
 
 
 def _metrics(found: Releasable, wanted: Collection[str] | None) -> dict[str, Any]:

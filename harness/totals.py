@@ -34,8 +34,11 @@ class Total:
 def sweep_total(
     folders: Folders, calibrations: Calibrations, *, delta: float, accountant: Accountant, injected: Collection[str] = ()
 ) -> list[Total]:
-    """The total of all that ran in a sweep, an entry a neighbouring relation; ``injected`` are trials without a proof."""
-    accounts = list(sweep_accounts(folders).values())
+    """The total of all that ran in a sweep, an entry a neighbouring relation; ``injected`` are trials without a proof.
+
+    Without the controls of audits, which nobody gets to see.
+    """
+    accounts = [account for account in sweep_accounts(folders).values() if not account.control]
     return _totals(accounts, folders, calibrations, delta, accountant, injected)
 
 

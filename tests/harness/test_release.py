@@ -54,6 +54,8 @@ cases:
     + COMMON.replace("size: 140", "size: 140, public: true"),
     "pick": f"method: dp_energy\ntrain: {TRAIN}\n{GIVEN}{COMMON}axes: {{noise_injection: [0.0, 0.1]}}\n"
     "search: {strategy: random_best, mean_trials: 1.1, score: gen2real_logreg}\n",
+    "audited": f"method: dp_energy\ntrain: {TRAIN}\n{GIVEN}{COMMON}".replace("size: 140", "size: 140, public: true")
+    + "audit: {canaries: 20, guesses: 10}\n",
     "loud": f"method: dp_energy\ntrain: {TRAIN}\nprivacy: {{noise_multiplier: 0, delta: 1.0e-3, accountant: pld}}\n{COMMON}",
 }
 
@@ -84,6 +86,15 @@ def rows(folder: Path) -> dict[str, dict[str, Any]]:
 def trial(root: Path, name: str = "several", case: str = "energy") -> str:
     (found,) = [row["trial_id"] for key, row in rows(root / name).items() if key == case]
     return str(found)
+
+
+def rewrite(folder: Path, column: str, change: Callable[[Any], Any]) -> None:
+    """Change a column of the trials table."""
+    for path in (folder / "trials").glob("*.parquet"):
+        table = pq.read_table(path)
+        place = table.schema.get_field_index(column)
+        values = [None if value is None else change(value) for value in table.column(column).to_pylist()]
+        pq.write_table(table.set_column(place, table.schema.field(place), [values]), path)
 
 
 def refusal(results: Path, trial_id: str, out: Path, **asked: Any) -> str:
@@ -162,7 +173,7 @@ def test_what_was_seen_of_the_sweep_is_the_headline(finished: Path, tmp_path: Pa
 def test_what_all_sweeps_have_spent_on_the_data_is_said(finished: Path, tmp_path: Path) -> None:
     (spent,) = released(finished, tmp_path / "out").statement["data_set"]["spent_in_all_sweeps"]
     (total,) = released(finished, tmp_path / "other").statement["sweep"]["totals"]
-    assert spent["generators"] == total["generators"] + 3
+    assert spent["generators"] == total["generators"] + 4
     assert spent["without_proof"] == 1
     assert spent["epsilon"] > total["epsilon"]
 
@@ -182,6 +193,47 @@ def test_the_best_of_a_private_selection_has_the_price_of_the_selection(finished
     (phase,) = said["generator"]["mechanism"]
     assert phase["in_words"].startswith("A secret random number of generators (logarithmic, 1.1 on average)")
     assert "whose choice the epsilon covers" in (tmp_path / "out" / "README.md").read_text()
+
+
+def audited(root: Path, *, control: bool = False) -> str:
+    (found,) = [row["trial_id"] for row in store.read(root / "audited").trials.to_dict("records") if row["control"] == control]
+    return str(found)
+
+
+def test_what_an_audit_found_leaves_with_public_data(finished: Path, tmp_path: Path) -> None:
+    said = release.release(finished / "audited", audited(finished), tmp_path / "out").statement
+    assert (said["audit"]["canaries"], said["audit"]["guesses"]) == (20, 10)
+    (row,) = [row for row in store.read(finished / "audited").trials.to_dict("records") if not row["control"]]
+    bounds = {score["score"]: score["bound"] for score in said["audit"]["scores"]}
+    assert bounds == {"black box": row["audit_epsilon_black_box"], "grey box": row["audit_epsilon_grey_box"]}
+    assert all(score["control"] is not None for score in said["audit"]["scores"])
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "## Audit\n\n20 canaries (`mislabelled`)" in card
+    assert said["headline"]["epsilon"] == said["generator"]["epsilon"], "a control is seen by nobody"
+    assert not statement.warnings(said)
+
+
+def test_of_private_data_only_that_there_was_an_audit(results: Path, tmp_path: Path) -> None:
+    replan(results / "audited", lambda job: job["data"].update(public=False) if "data" in job else None)
+    said = release.release(results / "audited", audited(results), tmp_path / "out").statement
+    assert said["audit"]["scores"] is None
+    assert "What it found is computed from private data and is left out." in (tmp_path / "out" / "README.md").read_text()
+
+
+def test_a_control_stays(finished: Path, tmp_path: Path) -> None:
+    found = refusal(finished / "audited", audited(finished, control=True), tmp_path / "out")
+    assert found.endswith("is the control of an audit: it was trained without noise and is kept from everyone")
+
+
+def test_an_epsilon_that_an_audit_contradicts_stays(results: Path, tmp_path: Path) -> None:
+    def contradicted(text: str) -> str:
+        audit = json.loads(text)
+        return json.dumps({**audit, "black_box": {**audit["black_box"], "bound": 99.0, "p_at_epsilon": 1e-9}})
+
+    rewrite(results / "audited", "audit", contradicted)
+    found = refusal(results / "audited", audited(results), tmp_path / "out")
+    assert found.startswith("an audit of the trial shows that epsilon is over 99, and 9.")
+    assert found.endswith("one of the two is wrong, so nothing may leave")
 
 
 def test_a_delta_over_one_in_n_is_warned_of(finished: Path, tmp_path: Path) -> None:
@@ -212,10 +264,7 @@ def test_metrics_of_private_data_stay(finished: Path, tmp_path: Path) -> None:
 
 
 def test_metrics_of_a_private_test_set_stay(results: Path, tmp_path: Path) -> None:
-    for path in (results / "several" / "trials").glob("*.parquet"):
-        table = pq.read_table(path)
-        place = table.schema.get_field_index("test_set")
-        pq.write_table(table.set_column(place, table.schema.field(place), [["private"] * len(table)]), path)
+    rewrite(results / "several", "test_set", lambda value: "private")
     trial_id = trial(results)
     found = refusal(results / "several", trial_id, tmp_path / "out" / "new", metrics=["gen2real_cnn"])
     assert found == "--metrics gen2real_cnn cannot leave: the test set is declared private, without noise"
@@ -353,11 +402,17 @@ def fewer_paid(root: Path, trial_id: str) -> None:
     end(root, trial_id, executed=[1])
 
 
-def other_version(root: Path, trial_id: str) -> None:
-    (path,) = (root / "several" / "launches").glob("*/plan.json")
+def replan(folder: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    """Change what the jobs of a sweep were told."""
+    (path,) = (folder / "launches").glob("*/plan.json")
     document = json.loads(path.read_text())
-    document["jobs"][trial_id]["version"] = 0
+    for job in document["jobs"].values():
+        change(job)
     path.write_text(json.dumps(document))
+
+
+def other_version(root: Path, trial_id: str) -> None:
+    replan(root / "several", lambda job: job.update(version=0))
 
 
 @pytest.mark.parametrize(
