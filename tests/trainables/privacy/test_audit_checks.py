@@ -89,14 +89,14 @@ class OwnDraws(EnergyTrainer):
 class WrongNorms(EnergyTrainer):
     """Tells the clip that contributions are shorter than they are."""
 
-    shorter = 2.0
+    longer = 2.0
 
     def _release(self, slots):
         release = self._sanitizer.release_records
 
         def shortened(contributions, *, max_grad_norm):
             parts = (
-                Contribution(part.norms / 2, lambda weights, part=part: 2 * part.weighted_sum(weights))
+                Contribution(part.norms, lambda weights, part=part: self.longer * part.weighted_sum(weights))
                 for part in contributions
             )
             return release(parts, max_grad_norm=max_grad_norm)
@@ -111,7 +111,7 @@ class WrongNorms(EnergyTrainer):
 class SlightlyWrongNorms(WrongNorms):
     """By less than the neighbours show."""
 
-    shorter = 1.02
+    longer = 1.02
 
 
 class DividesByTheDrawn(EnergyTrainer):
