@@ -55,10 +55,10 @@ def planted(data: Data, audit: AuditSpec, folders: Folders) -> Data:
     if known is None or path.exists():
         _make_coins(path, audit.canaries)
     if known is not None and (not path.exists() or known != _fingerprint(path, document)):
-        state = "is not the one" if path.exists() else "is gone: it"
+        state = "holds other coins than before" if path.exists() else "is gone"
         raise canaries.DataError(
-            f"{path} {state} that says which canaries the trials of sweep {folders.name} were trained with: bring it back from "
-            "a copy; or give the sweep another name, under which all of its trials are trained again"
+            f"{path} {state}: it says which canaries the trials of sweep {folders.name} were trained with. Bring it back from "
+            "a copy, or give the sweep another name, under which all of its trials are trained again"
         )
     return replace(data, fingerprint=_fingerprint(path, document), audit=document)
 
@@ -81,10 +81,8 @@ def load(data: Mapping[str, Any], folders: Folders) -> Planted:
     check_content(sources.content_hash(train, test), document["before"], folders)
     path = _path(folders, document)
     if not path.exists() or _fingerprint(path, document) != data["fingerprint"]:
-        state = "holds other coins than" if path.exists() else "is gone:"
-        raise ValueError(
-            f"{path} {state} those that the plan was made with say which canaries are in the data; bring it back from a copy"
-        )
+        state = "holds other coins than the plan was made with" if path.exists() else "is gone"
+        raise ValueError(f"{path} {state}: it says which canaries are in the data; bring it back from a copy")
     return canaries.plant(
         train,
         test,

@@ -421,7 +421,8 @@ class _TrialRun:
         samples = sample_rows(self.job, sampler)
         fields = evaluate_kept(self.folders, self.job, sampler, test, device)
         if planted is not None:
-            fields |= audit_kept(self.folders, self.job, sampler, planted, self._epsilon())
+            fresh = load_kept_sampler(self.folders, self.job, device)  # one of real images has handed out its own
+            fields |= audit_kept(self.folders, self.job, fresh, planted, self._epsilon())
         self.attempt.check_fence(force=True)
         if samples:
             self.parts.append(store.write_part(self.folders, "samples", self._part_name(), samples))
