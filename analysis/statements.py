@@ -134,7 +134,8 @@ def _statement(results: Results, rows: pd.DataFrame) -> Iterator[tuple[str, tupl
 
 _NEIGHBOURS = {
     "replace_one": "Two data sets are neighbours if one record, here one image, is replaced by another.",
-    "add_remove": "Two data sets are neighbours if one has one record, here one image, more than the other.",
+    "add_remove": "Two data sets are neighbours if one has one record, here one image, more than the other; all others keep "
+    "their places.",
 }
 
 

@@ -110,13 +110,14 @@ def prices(calibrations: Calibrations, trials: Sequence[PlannedTrial], all_seen:
             name = trial.release if trial.release and len(releasing) == 1 else trial.trial_id
             looks.setdefault(trial.spec.privacy.neighbours, {})[name] = releasing
     delta, accountant = _account(trials)
-    targets = {trial.spec.privacy.target_epsilon for trial in trials}
+    asked = [trial.spec.privacy.target_epsilon for trial in trials]
+    targets = [target for target in asked if target is not None]
     found = []
     for neighbours, of_relation in sorted(looks.items()):
         selections = any(isinstance(phase.mechanism, SelectionMechanism) for phases in of_relation.values() for phase in phases)
         if len(of_relation) > 1 and not selections:
             parts = list(Counter(of_relation.values()).items())
-            target = next(iter(targets)) if len(targets) == 1 else None
+            target = max(targets) if len(targets) == len(asked) else None
             ways = calibrations.prices(parts, delta=delta, accountant=accountant, target_epsilon=target)
             shared: dict[str, Any] = {"delta": delta, "accountant": accountant, "neighbours": neighbours}
             for way in ways:

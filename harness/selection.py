@@ -435,7 +435,7 @@ def _best(chosen: Selection, plan: Plan) -> tuple[Plan, PlannedTrial] | None:
     """
     committed = store.read_committed(plan.folders, "trials", plan.attempts).to_pylist()
     rows = {row["trial_id"]: row for row in committed}
-    most = {spec.config_key: phases for spec, phases in zip(chosen.settings, chosen.phases, strict=True)}
+    most = {(spec.method, spec.config_key): phases for spec, phases in zip(chosen.settings, chosen.phases, strict=True)}
     sign = 1 if METRICS[chosen.search.score].direction == "higher" else -1
     scores: dict[str, float] = {}
     for trial in plan.trials:
@@ -444,7 +444,7 @@ def _best(chosen: Selection, plan: Plan) -> tuple[Plan, PlannedTrial] | None:
         whole = row.get("status") == "completed" and row.get("epsilon") is not None and account is not None
         if not whole or account is None or score is None or not math.isfinite(score):
             continue
-        allowed = [phase.steps for phase in most[trial.spec.config_key]]
+        allowed = [phase.steps for phase in most[trial.spec.method, trial.spec.config_key]]
         if all(done <= steps for done, steps in zip(account.executed, allowed, strict=True)):
             scores[trial.trial_id] = sign * score
     if not scores:

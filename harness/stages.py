@@ -127,8 +127,16 @@ def set_aside_damaged(folders: Folders, identifiers: Iterable[str]) -> list[str]
         if folder.is_dir() and (found := damage(folder)):
             aside = folder.with_name(f".damaged-{identifier}-{uuid.uuid4().hex[:8]}")
             folder.rename(aside)
-            told.append(f"{found}: the stage is computed again; what was there is in {aside}")
+            again = "the stage is computed again"
+            if is_release(folders, identifier):
+                again = "it was released once, and another draw has no budget: bring it back from a copy"
+            told.append(f"{found}: {again}; what was there is in {aside}")
     return told
+
+
+def is_release(folders: Folders, identifier: str) -> bool:
+    """Whether a stage is a release, whose draws have an account (``releases``)."""
+    return any(folders.ledger.glob(f"*/releases/{identifier}.*.jsonl"))
 
 
 def _files(folder: Path) -> dict[str, str]:

@@ -36,7 +36,7 @@ NOT_COVERED = (
 
 RELATIONS = {
     "replace_one": "data sets that differ in one image, which is replaced by another",
-    "add_remove": "data sets of which one has one image more than the other",
+    "add_remove": "data sets of which one has one image more than the other, while all others keep their places",
 }
 
 ACCOUNTANTS: tuple[Accountant, ...] = ("pld", "rdp")

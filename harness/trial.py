@@ -122,7 +122,7 @@ def run_trial(
             if _violation(error):  # whatever came of it afterwards: such a trial never goes on
                 status, resumable = "failed", False
             if status == "failed" and resumable and (damaged := _damaged_stage(folders, job)):
-                status, message = "lost", f"{damaged}; the same command computes the stage again"
+                status, message = "lost", damaged
         try:
             run.settle(stopped=status == "interrupted", violated=not resumable)
             run.commit(status, message, fields, resumable)
@@ -179,10 +179,11 @@ def _check_finite(trainer: Any, step: int, error: Exception | None = None) -> No
 
 
 def _damaged_stage(folders: Folders, job: Mapping[str, Any]) -> str | None:
-    """What is wrong with a stage that the job rests on; None where nothing is."""
+    """What is wrong with a stage that the job rests on, and what to do; None where nothing is."""
     for identifier in (*job["stages"].values(), job["evaluation"]["stage"]):
         if found := stages.damage(folders.stages / identifier):
-            return found
+            release = stages.is_release(folders, identifier)
+            return f"{found}; " + ("bring it back from a copy" if release else "the same command computes the stage again")
     return None
 
 

@@ -187,6 +187,19 @@ def test_a_stopped_trial_is_not_charged_the_release_again() -> None:
     assert account.charged == (0, 8)
 
 
+def test_a_damaged_release_is_asked_back_and_not_drawn_again(done: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    release = release_of(done)
+    folder = done / "results" / "stages" / release
+    (first, *_) = sorted(folder.glob("*.safetensors"))
+    content = first.read_bytes()
+    first.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    assert command(done, text=FILE.replace("steps: 4", "steps: 5")) == 1
+    said = " ".join(capsys.readouterr().out.split())
+    assert "it was released once, and another draw has no budget: bring it back from a copy" in said
+    assert "computed again" not in said
+    assert drawn(Folders(done / "results", "shared"), release) == 1
+
+
 def test_another_name_of_the_data_has_paid_for_the_release_too(done: Path, capsys: pytest.CaptureFixture[str]) -> None:
     other = FILE.replace("name: shared", "name: other").replace("public: true", "public: true, lineage: numbers")
     assert command(done, text=other) == 0
