@@ -76,13 +76,13 @@ def sensitivity(evidence: Evidence) -> Verdict:
                 return "failed", f"a release moves by {told}{why}"
             if move.distance >= largest:
                 largest, where = move.distance, told
+    lengths = [length for run in (evidence.base, *evidence.real) for release in run.releases for length in release.lengths]
+    if lengths and max(lengths) > 1:
+        return "failed", f"a record's clipped contribution has {max(lengths):.6f} times the length of its bound: wrong norms"
     if evidence.stateless:
         wrong = _changed_draw(evidence)
         if wrong:
             return "failed", wrong
-    lengths = [length for run in (evidence.base, *evidence.real) for release in run.releases for length in release.lengths]
-    if lengths and max(lengths) > 1:
-        return "failed", f"a record's clipped contribution has {max(lengths):.6f} times the length of its bound: wrong norms"
     if not where:
         return "not applicable", "no step made a release"
     pairs = len(evidence.neighbours) + len(evidence.whole_units)
