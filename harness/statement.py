@@ -19,7 +19,7 @@ from trainables.privacy.mechanism import Phase, SelectionMechanism, to_dict
 from . import rows, store
 from .audit_rows import audit_rows
 from .calibrations import Calibrations
-from .ledger import read_attempts
+from .ledger import read_attempts, unfinished_selections
 from .lock import holder
 from .releasable import Refused, Releasable
 from .totals import Total, lineage_total, sweep_total
@@ -99,6 +99,7 @@ def statement(found: Releasable, metrics: Collection[str] | None = None) -> dict
             "classes": found.info.classes,
             "public": found.public,
             "spent_in_all_sweeps": [_document(part) for part in spent],
+            "unfinished_selections": len(unfinished_selections(found.folders.root, lineage)),
         },
         "delta_check": {"one_over_records": 1 / found.info.size, "exceeds": found.delta > 1 / found.info.size},
         "not_covered": list(NOT_COVERED),
@@ -278,6 +279,11 @@ def warnings(said: Mapping[str, Any]) -> Sequence[str]:
         found.append(
             f"{part['generators']} other generators of the sweep are protected under another relation "
             f"({part['neighbours'].replace('_', ' ')}): epsilon {text(part['epsilon'])} together, on top of the above."
+        )
+    if secret := said["data_set"]["unfinished_selections"]:
+        found.append(
+            f"{secret} private selection{'s' if secret > 1 else ''} on these data had not ended when this was written; what "
+            "they spend comes on top of what all sweeps have spent."
         )
     if said["sweep"]["running"]:
         found.append("The sweep was running when this was written: what it releases later is not in the total.")

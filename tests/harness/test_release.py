@@ -24,6 +24,7 @@ from harness import release, statement, store, sweep
 from harness.evaluate import load_kept_sampler
 from harness.folders import Folders, file_hash
 from harness.ledger import read_trial_attempts
+from harness.lock import DriverLock
 from harness.planfile import read_job
 from harness.releasable import Refused, releasable
 from harness.release import IMAGES, Release
@@ -537,6 +538,15 @@ def test_a_sibling_without_a_proof_is_warned_of(results: Path, tmp_path: Path) -
     (warning,) = statement.warnings(said)
     assert warning.startswith("Nothing is proven of 1 other generator of the sweep")
     assert math.isfinite(said["headline"]["epsilon"])
+
+
+def test_what_is_still_to_come_is_warned_of(results: Path, tmp_path: Path) -> None:
+    (results / "other" / "sealed" / "abc").mkdir(parents=True)
+    (results / "ledger" / "digits" / "selection.abc").mkdir()
+    with DriverLock(Folders(results, "several").lock):
+        secret, running = statement.warnings(released(results, tmp_path / "out").statement)
+    assert secret.startswith("1 private selection on these data had not ended")
+    assert running.startswith("The sweep was running when this was written")
 
 
 def test_the_weights_are_those_of_the_statement(finished: Path, tmp_path: Path) -> None:

@@ -130,9 +130,9 @@ def _copied(roots: list[Place]) -> tuple[str, str]:
                     raise NotStandalone(f"{module} uses {used} of {package}; a sampler that leaves imports torch alone")
                 elif imported.setdefault(used, (origin, there)) != (origin, there):
                     raise NotStandalone(f"two modules import different things as {used}")
-    taken: dict[str, str] = {}
+    taken = {name: f"an import of {module}" for name, (module, _) in imported.items()}
     for module, name in found:
-        if taken.setdefault(name, module) != module or name in imported:
+        if taken.setdefault(name, module) != module:
             raise NotStandalone(f"{module} and {taken[name]} both have a {name}, and one file has room for one: rename it")
     return "\n\n\n".join(_sections(found)), _import_lines(imported)
 
