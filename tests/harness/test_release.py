@@ -540,6 +540,17 @@ def test_a_sibling_without_a_proof_is_warned_of(results: Path, tmp_path: Path) -
     assert math.isfinite(said["headline"]["epsilon"])
 
 
+def test_a_row_of_an_older_schema_changes_no_epsilon(results: Path, tmp_path: Path) -> None:
+    expected = released(results, tmp_path / "new").statement
+    for path in (results / "several" / "trials").glob("*.parquet"):
+        table = pq.read_table(path)
+        newer = ("evaluation", "gen2real_mlp_sklearn", "selection", "control", "audit", "audit_epsilon_black_box", "epsilon")
+        pq.write_table(table.drop_columns(newer).replace_schema_metadata({"dpsweep.schema": "1"}), path)
+    said = released(results, tmp_path / "old").statement
+    assert said["headline"] == expected["headline"]
+    assert said["generator"] == expected["generator"]
+
+
 def test_what_is_still_to_come_is_warned_of(results: Path, tmp_path: Path) -> None:
     (results / "other" / "sealed" / "abc").mkdir(parents=True)
     (results / "ledger" / "digits" / "selection.abc").mkdir()
