@@ -59,9 +59,25 @@ def record_gradients(module: nn.Module, loss: Callable[..., torch.Tensor], batch
     runs ``module``, so ``call(image[None])`` for a network that wants a batch. It may draw nothing at random (``vmap`` raises
     ``RuntimeError``): a coin that a record uses belongs into ``batch``, keyed by that record.
     """
+    return summed(_gradients(module, loss, batch))
+
+
+def gradient_rows(module: nn.Module, loss: Callable[..., torch.Tensor], batch: Sequence[torch.Tensor]) -> torch.Tensor:
+    """The same gradients as rows ``[n, P]``, before any clip: for an audit, which looks at few records."""
+    parts = [torch.cat([part.flatten(1) for part in _gradients(module, loss, micro)], dim=1) for micro in _split(module, batch)]
+    return torch.cat(parts)
+
+
+def _split(module: nn.Module, batch: Sequence[torch.Tensor]) -> Iterable[tuple[torch.Tensor, ...]]:
+    size = micro_batch_size(module)
+    return zip(*(tensor.split(size) for tensor in batch), strict=True)
+
+
+def _gradients(module: nn.Module, loss: Callable[..., torch.Tensor], batch: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    """A tensor ``[n, *shape]`` a parameter, in flat order."""
     parameters = {name: parameter.detach() for name, parameter in trainable(module).items()}
     if not len(batch[0]):
-        return summed([value.new_zeros(0, *value.shape) for value in parameters.values()])
+        return [value.new_zeros(0, *value.shape) for value in parameters.values()]
 
     def one(values: dict[str, torch.Tensor], *record: torch.Tensor) -> torch.Tensor:
         def call(*args: Any, **kwargs: Any) -> Any:
@@ -71,7 +87,7 @@ def record_gradients(module: nn.Module, loss: Callable[..., torch.Tensor], batch
 
     over_records = (None, *(0 for _ in batch))
     gradients = torch.func.vmap(torch.func.grad(one), in_dims=over_records)(parameters, *batch)
-    return summed([gradients[name] for name in parameters])
+    return [gradients[name] for name in parameters]
 
 
 def summed(gradients: Sequence[torch.Tensor]) -> Contribution:

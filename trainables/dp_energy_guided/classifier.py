@@ -11,6 +11,7 @@ import torch
 
 from trainables.base import Dataset
 from trainables.dp_energy.features import as_images
+from trainables.privacy.canary_scores import RecordContributions
 from trainables.privacy.sanitizer import Contribution, Sanitizer
 
 from .method import ClassifierConfig, classifier_features
@@ -54,6 +55,7 @@ class PrivateClassifier:
         """One gradient release and one step of descent with momentum."""
         config = self._config
         drawn = torch.from_numpy(self._sanitizer.sample_records()).to(self._device)
+        self._sanitizer.explain_records(RecordContributions(self._gradients))
         release = self._sanitizer.release_records(self._contributions(drawn), max_grad_norm=config.max_grad_norm)
         self._velocity = _MOMENTUM * self._velocity + release / (config.sampling_rate * self._data.info.size)
         cosine = (1 + math.cos(math.pi * self._step / config.steps)) / 2
@@ -79,7 +81,15 @@ class PrivateClassifier:
             features = self._features[records].double()
             errors = torch.softmax(features @ weight.T, dim=1)
             errors -= torch.nn.functional.one_hot(self._labels[records], len(weight))
-            yield _outer_products(errors, features)
+            yield _outer_products(errors, features, records)
+
+    def _gradients(self, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """Gradients ``[n, classes * features]`` at uint8 ``images``, for an audit."""
+        usable_images, usable = as_images(images)
+        features = (self._extract(usable_images) * usable[:, None]).double()
+        errors = torch.softmax(features @ self._weight.double().T, dim=1)
+        errors -= torch.nn.functional.one_hot(labels, len(self._weight))
+        return (errors[:, :, None] * features[:, None]).flatten(1)
 
     def _record_features(self) -> torch.Tensor:
         """Features ``[N, features]`` of all records, zero (no contribution) for a record that is no image."""
@@ -104,9 +114,10 @@ class PrivateClassifier:
         )
 
 
-def _outer_products(errors: torch.Tensor, features: torch.Tensor) -> Contribution:
-    """Contributions errors_r features_r^T of records r, for errors ``[n, classes]`` and features ``[n, size]``."""
+def _outer_products(errors: torch.Tensor, features: torch.Tensor, records: torch.Tensor) -> Contribution:
+    """Contributions errors_r features_r^T of ``records`` r, for errors ``[n, classes]`` and features ``[n, size]``."""
     return Contribution(
         norms=errors.norm(dim=1) * features.norm(dim=1),
         weighted_sum=lambda weights: (weights.double()[:, None] * errors).T @ features,
+        records=records,
     )

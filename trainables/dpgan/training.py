@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,15 @@ from torch import nn
 from trainables.base import DataInfo, Dataset, Sampler
 from trainables.coins import torch_coins
 from trainables.networks.averaged import AveragedGenerator
-from trainables.per_record_gradients import Call, assign_gradient, micro_batch_size, parameter_count, record_gradients
+from trainables.per_record_gradients import (
+    Call,
+    assign_gradient,
+    gradient_rows,
+    micro_batch_size,
+    parameter_count,
+    record_gradients,
+)
+from trainables.privacy.canary_scores import RecordContributions
 from trainables.privacy.sanitizer import Contribution, Sanitizer, clip_weights
 from trainables.standalone.recipe import Recipe
 
@@ -60,6 +69,7 @@ class Trainer:
         """One release and one critic step, and the generator's step after every n_D-th of them."""
         config = self._config
         drawn = torch.from_numpy(self._sanitizer.sample_records())
+        self._sanitizer.explain_records(RecordContributions(self._gradients))
         release = self._sanitizer.release_records(self._contributions(drawn), max_grad_norm=config.max_grad_norm)
 
         # Post-processing from here on. The divisor is the declared mean number of drawn records, never their count.
@@ -76,7 +86,13 @@ class Trainer:
         """The critic's gradients at the drawn records, in micro-batches."""
         for records in drawn.split(self._micro_batch):
             images = self._images[records].to(self._device).float() / 255
-            yield record_gradients(self._critic, _real_loss, (images, self._one_hot(self._labels[records].to(self._device))))
+            batch = images, self._one_hot(self._labels[records].to(self._device))
+            yield replace(record_gradients(self._critic, _real_loss, batch), records=records.to(self._device))
+
+    def _gradients(self, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """The critic's gradients ``[n, P]`` at uint8 ``images``, for an audit."""
+        batch = images.to(self._device).float() / 255, self._one_hot(labels.to(self._device))
+        return gradient_rows(self._critic, _real_loss, batch)
 
     def _fake_gradient(self) -> torch.Tensor:
         """Mean ``[P]`` of the critic's clipped gradients at freshly generated images; public."""

@@ -29,6 +29,10 @@ _FLOOR = 0.1
 """Noise multiplier that is assumed at least, for the model leaves out which slots were drawn."""
 
 
+HELD = 2**26
+"""Numbers of planted records' contributions that are held at once, twice over: 256 MB each in float32."""
+
+
 @dataclass(frozen=True)
 class RecordContributions:
     """What single records would add to the release that is being made; public, given the records.
@@ -77,10 +81,15 @@ class CanaryScores:
         with torch.no_grad():
             for block in range(blocks):
                 rows = (self._labels == block).nonzero().flatten() if blocks > 1 else torch.arange(2 * count).to(self._labels)
-                if len(rows):
-                    vectors = _clipped(contributions.of(self._images[rows], self._labels[rows]), max_grad_norm)
-                    products[rows] = (vectors @ release[block].to(vectors)).double()
-                    gram[rows[:, None], rows] = (vectors @ vectors.T).double()
+                parts = rows.split(max(HELD // release.shape[1], 1)) if len(rows) else ()
+                for number, first in enumerate(parts):
+                    vectors, weights = self._vectors(first, contributions, max_grad_norm)
+                    products[first] = (vectors @ release[block].to(vectors)).double() * weights
+                    gram[first[:, None], first] = (vectors @ vectors.T).double() * torch.outer(weights, weights)
+                    for second in parts[number + 1 :]:
+                        others, other_weights = self._vectors(second, contributions, max_grad_norm)
+                        cross = (vectors @ others.T).double() * torch.outer(weights, other_weights)
+                        gram[first[:, None], second], gram[second[:, None], first] = cross, cross.T
         between = gram[:count] - gram[count:]  # <d_i, v_k> of every difference and every planted record
         signal = products[:count] - products[count:] - sampling_rate / 2 * between.sum(dim=1)
         differences = between[:, :count] - between[:, count:]
@@ -88,6 +97,11 @@ class CanaryScores:
         self._signal += (sampling_rate / 2 / variance * signal).cpu()
         self._gram += (sampling_rate**2 / 4 / variance * differences).cpu()
         self.releases += 1
+
+    def _vectors(
+        self, rows: torch.Tensor, contributions: RecordContributions, max_grad_norm: float
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        return _clip(contributions.of(self._images[rows], self._labels[rows]), max_grad_norm)
 
     def scores(self) -> torch.Tensor:
         """float64 ``[m]``: the higher, the more a slot looks as if its canary were in it."""
@@ -104,9 +118,10 @@ class CanaryScores:
         self.releases += state["releases"]
 
 
-def _clipped(vectors: torch.Tensor, max_grad_norm: float) -> torch.Tensor:
-    """Rows of ``[n, d]`` brought to norms of at most ``max_grad_norm``; zero where they are not finite."""
-    norms = torch.linalg.vector_norm(vectors, dim=1)
+def _clip(vectors: torch.Tensor, max_grad_norm: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """(rows of ``[n, d]``, zero where they are not finite, and the float64 weights that bring them to ``max_grad_norm``)."""
+    norms = torch.linalg.vector_norm(vectors, dim=1).double()
     finite = torch.isfinite(norms)
-    weights = torch.where(finite, max_grad_norm / torch.where(finite, norms, 0.0).clamp_min(max_grad_norm), 0.0)
-    return torch.where(finite[:, None], vectors, 0.0) * weights[:, None]
+    if not finite.all():
+        vectors = torch.where(finite[:, None], vectors, 0.0)
+    return vectors, torch.where(finite, max_grad_norm / torch.where(finite, norms, 0.0).clamp_min(max_grad_norm), 0.0)

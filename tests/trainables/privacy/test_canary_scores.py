@@ -125,6 +125,15 @@ def test_what_was_said_before_an_interruption_counts() -> None:
     assert second.releases == 6
 
 
+def test_contributions_that_do_not_fit_into_memory_say_the_same_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    toy = Toy(present=coins(6), noise_multiplier=1.0, blocks=1)
+    whole, parts = toy.scores(), toy.scores()
+    toy.run(1, whole, seed=2)
+    monkeypatch.setattr("trainables.privacy.canary_scores.HELD", 50 * SIDE**2)
+    toy.run(1, parts, seed=2)
+    assert torch.allclose(whole.scores(), parts.scores(), rtol=1e-9, atol=1e-12)
+
+
 def test_records_that_are_not_finite_say_nothing() -> None:
     toy = Toy(present=coins(6), noise_multiplier=1.0)
     scores = toy.scores()
