@@ -72,7 +72,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(json.dumps(_document(found, checks), indent=2))
     else:
         count = sum(check.status == "passed" for check in checks)
-        print(f"{found.name}: FAILED: {', '.join(failed)}" if failed else f"{found.name}: {count} checks passed, none failed")
+        passed = f"{count} checks passed, none failed" if count else "nothing to check"
+        print(f"{found.name}: " + (f"FAILED: {', '.join(failed)}" if failed else passed))
     return FAILED if failed else PASSED
 
 

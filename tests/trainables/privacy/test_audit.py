@@ -90,11 +90,14 @@ def test_the_command_prints_a_line_a_check_and_exits_with_its_verdict():
         (["no.such_package"], "cannot be imported"),
         (["dp_energy", "--preset", "huge"], "preset 'huge' of dp_energy is not known; expected one of digits"),
         (["dp_energy", "--set", "train.steps"], "write --set train.name=value"),
-        (["dp_energy", "--set", "train.sped=3"], "train.sped"),
+        (["dp_energy", "--set", "train.stepz=3"], "train.stepz is not a setting; did you mean steps?"),
+        (["gs_wgan", "--set", "train.critic.q=3"], "train.critic.q is not a setting; expected one of kind, weight, channels"),
+        (["dp_energy", "--set", "train.steps=x"], "train.steps is 'x': Input should be a valid integer"),
+        (["dp_energy", "--source", "npz"], "--path is missing; npz expects a .npz file"),
         (["dp_energy", "--set", "train.slots=15"], "expected a multiple of the 10 classes"),
         (["dp_energy", "--size", "100000"], "write 1 to 1437"),
         (["dp_energy", "--source", "nowhere"], "expected digits"),
-        (["gs_wgan", "--set", "train.shards=1000"], "1000"),
+        (["gs_wgan", "--set", "train.shards=1000"], "shards is 1000, but there are 480 training records"),
     ],
 )
 def test_bad_input_gets_one_sentence(capsys, arguments, words):

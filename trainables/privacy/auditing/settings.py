@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -134,7 +135,7 @@ def _load(source: str, path: str | None, size: int | None) -> tuple[Dataset, Dat
             raise BadInput(f"--size is {size}; {source} has {available.size} training records: write 1 to {available.size}")
         train, test = sources.load(source, path=path, size=size or min(SIZES[-1], available.size))
     except sources.DataError as error:
-        raise BadInput(str(error)) from None
+        raise BadInput(str(error).replace("data.", "--")) from None
     return train, Dataset(images=test.images[:100], labels=test.labels[:100], classes=test.classes)
 
 
@@ -145,7 +146,7 @@ def _small(config: type[BaseModel], written: tuple[dict[str, Any], dict[str, Any
         settings = merged(preset, edited)
         found = config.model_validate(settings)
     except ValidationError as error:
-        raise BadInput(_first(error)) from None
+        raise BadInput(_first(error, config)) from None
     wanted = smaller(classes)
     for name, value in wanted.items():
         for keys, now in list(_numbers(found)):
@@ -213,13 +214,20 @@ def _fitting(method: ModuleType, config: Any, train: Dataset, size: int | None) 
             return data, tuple(method.mechanism(config, info, "replace_one"))
         except ValueError as error:
             refused = " ".join(str(error).split())
-    raise BadInput(
-        f"the settings do not fit {available} records of {train.images.shape[1:]}: {refused} (--set train.name=value)"
-    )
+    raise BadInput(f"the settings do not fit {available} records: {refused} (write --size N, or --set train.name=value)")
 
 
-def _first(error: ValidationError) -> str:
+def _first(error: ValidationError, config: type[BaseModel]) -> str:
+    """The first problem in a sentence; of a setting that is not there, the names that are."""
     detail = error.errors()[0]
-    place = ".".join(str(part) for part in ("train", *detail["loc"]))
-    more = f" ({error.error_count() - 1} more)" if error.error_count() > 1 else ""
-    return f"{place}: {detail['msg']}, found {detail['input']!r}{more}"
+    *parents, last = (str(part) for part in detail["loc"])
+    place = ".".join(("train", *parents, last))
+    if detail["type"] != "extra_forbidden":
+        return f"{place} is {detail['input']!r}: {detail['msg']}"
+    model: Any = config
+    for parent in parents:
+        model = model.model_fields[parent].annotation
+    near = difflib.get_close_matches(last, model.model_fields, 1)
+    return f"{place} is not a setting; " + (
+        f"did you mean {near[0]}?" if near else f"expected one of {', '.join(model.model_fields)}"
+    )

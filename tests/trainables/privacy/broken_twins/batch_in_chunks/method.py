@@ -1,7 +1,7 @@
 """gs_wgan, accounted with the batch of its settings and trained with four times as many images.
 
 DPAC's published code does so: its variable ``batchsize`` stays at 1000 once the classifier has made its images, and 32 images
-are accounted.
+are accounted. (Several images in one declared row would be no fault: the sanitizer clips that row as one.)
 """
 
 from trainables.gs_wgan.method import PRESETS as PRESETS
