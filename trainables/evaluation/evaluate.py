@@ -40,13 +40,13 @@ def evaluate(
     metrics: Collection[Group] = DEFAULT_METRICS,
     weights: InceptionWeights | None = None,
 ) -> dict[str, float]:
-    """The columns of these groups of ``metrics.METRICS`` for ``samples`` generated images, and for every gen2real classifier
-    ``gen2real_<kind>_class_<k>``, its accuracy on each class.
+    """The columns of these groups of ``metrics.METRICS`` and ``metrics.DETAILS`` for ``samples`` generated images, and for
+    every gen2real classifier ``gen2real_<kind>_class_<k>``, its accuracy on each class.
 
     ``info`` describes the private training set, ``reference`` is the folder that ``reference.compute`` filled for the same
     groups, ``test`` is the real test set; ``weights`` go with the group ``inception``. Raises ``ValueError`` where
     ``samples`` is below ``metrics.MIN_SAMPLES``, where the sampler returns another shape or values that are not finite, and
-    where the weights are not those that ``weights`` says.
+    where weights are missing or are not those that ``weights`` says.
     """
     if samples < MIN_SAMPLES:
         raise ValueError(f"evaluate.samples is {samples}; expected at least {MIN_SAMPLES}")
