@@ -83,13 +83,15 @@ def compute(config: Mapping[str, Any], train: Dataset, test: Dataset, directory:
     if "memorization" in config["metrics"]:
         real |= memorization.compute_reference(train, test, directory, samples=samples, seed=seed, device=device)
     chosen = torch.randperm(len(test_labels), generator=torch_coins(seed, "real test images"))[:samples]
+    # The last of the order: where real images are measured as a method of their own, they are the first ones.
+    others = order.flip(0)
     if "efficientnet" in config["metrics"]:
         of_imagenet = efficientnet.load_network(device)
-        efficientnet.compute_reference(of_imagenet, real_images, directory, device)
+        efficientnet.compute_reference(of_imagenet, images[others[:samples]], directory, device)
         features = efficientnet.extract(of_imagenet, test_images[chosen], device)
         real |= efficientnet.measure(features, efficientnet.load_reference(directory))
     if network is not None:
-        logits = inception.compute_reference(network, images[order], directory, device, scored=samples)
+        logits = inception.compute_reference(network, images[others], directory, device, scored=samples)
         features, _ = inception.extract(network, test_images[chosen], device)
         real |= inception.distances(features, inception.load_reference(directory))
         real["is_inception"] = inception_score(logits)
