@@ -18,8 +18,8 @@ a source that lists one class after the other would have made useless). The gene
 """
 
 GROUP_VERSIONS: dict[Group, int] = {"prior_work": 2, "inception": 2}
-"""Raised where a group has a new column or another reference: rows that were evaluated with the group are evaluated again, without training and
-without a privacy cost, and have it then. Evaluations without the group keep their identity.
+"""Raised where a group has a new column or another reference: rows that were evaluated with the group are evaluated again,
+without training and without a privacy cost. Evaluations without the group keep their identity.
 
 ``prior_work`` 2: real2gen. ``inception`` 2: precision and recall; KID no longer compares with the very images that the
 method `real` hands out.
