@@ -28,6 +28,7 @@ TRIALS = {
     "published_noise": 6,
     "resolution": 12,
     "resolution_cpu": 9,
+    "audit_cpu": 2,
 }
 
 
