@@ -154,6 +154,7 @@ def plan_document(plan: Plan) -> dict[str, Any]:
                 "action": trial.action,
                 "privacy": privacy_document(trial),
                 "estimate": plan.estimates.of(trial),
+                **({"control": True} if trial.control else {}),
             }
             for trial in plan.trials
         ],

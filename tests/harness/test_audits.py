@@ -16,13 +16,12 @@ from analysis.report import write_report
 from analysis.results import load
 from harness import sweep
 from harness.document import InputError
-from harness.documents import job_document, stage_document
+from harness.documents import job_document
 from harness.expand import CONTROL, expand
 from harness.folders import Folders
 from harness.plan import Plan, make_plan
 from harness.planfile import write_plan
 from harness.spec import load_sweep
-from harness.stages import compute_stage
 from harness.store import audit_rows, read
 from harness.trial import load_data, load_planted, run_trial
 from trainables.data.canaries import TESTED, UNUSED
@@ -64,6 +63,14 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def done(finished: Path, tmp_path: Path) -> Path:
     """A copy of it, to be changed."""
     return shutil.copytree(finished, tmp_path / "copy")
+
+
+@pytest.fixture
+def begun(finished: Path, tmp_path: Path) -> Path:
+    """A root with the coins and the reference stage of that sweep, and nothing else."""
+    for name in ("audits", "stages"):
+        shutil.copytree(finished / "results" / name, tmp_path / "results" / name)
+    return tmp_path
 
 
 def rows(root: Path) -> dict[bool, dict[str, Any]]:
@@ -299,20 +306,12 @@ def test_a_bound_above_the_account_is_shouted(finished: Path) -> None:
 # One trial -----------------------------------------------------------------------------------------------------------
 
 
-def test_a_resumed_trial_goes_on_with_what_its_releases_have_said(
-    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_resumed_trial_goes_on_with_what_its_releases_have_said(begun: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("harness.trial.STOP_INTERVAL_S", 0.0)
-    text = FILE.replace("audit: {canaries: 200, guesses: 80}", "audit: {canaries: 200, guesses: 80, control: false}")
-    first = tmp_path_factory.mktemp("whole")
-    plan = plan_of(first, text)
-    (trial,) = plan.trials
-    train, test, _ = load_planted(trial.data.document, plan.folders)
-    for identifier, (stage, _) in plan.stages.items():
-        compute_stage(plan.folders, identifier, stage, train, test, torch.device("cpu"))
-    second = shutil.copytree(first, tmp_path_factory.mktemp("resumed") / "copy")
+    plan = plan_of(begun)
+    trial = plan.trials[0]
     kept = []
-    for root, stops in ((first, False), (second, True)):
+    for root, stops in ((begun, False), (shutil.copytree(begun, begun / "copy"), True)):
         folders = Folders(root / "results", "audited")
         job, path = {**job_document(plan, trial, {}), "kind": "train"}, folders.launches / "test" / "plan.json"
         write_plan(path, {trial.trial_id: job})
@@ -331,20 +330,19 @@ def test_a_resumed_trial_goes_on_with_what_its_releases_have_said(
     assert torch.equal(kept[0]["gram"], kept[1]["gram"])
 
 
-def test_a_shared_release_is_scored_where_it_is_drawn(tmp_path: Path) -> None:
+def test_a_shared_release_is_scored_where_it_is_drawn(begun: Path) -> None:
     text = FILE.replace("dp_energy", "dp_merf").replace(
         "{steps: 8, slots: 20, generator_channels: 4}", "{features: 1000, steps: 3, batch: 20, generator_channels: 4}"
     )
-    assert command(tmp_path, text=text) == 0
-    found = rows(tmp_path)
+    assert command(begun, text=text) == 0
+    found = rows(begun)
     assert json.loads(found[False]["audit"])["grey_box"]["definition"].startswith("posterior mean")
     assert found[True]["audit_epsilon_grey_box"] > 1.0
-    plan = plan_of(tmp_path, text)
+    plan = plan_of(begun, text)
+    assert not plan.stages, "all of them are there"
     assert [part.trials for part in plan.compositions] == [1]
     assert np.isfinite(plan.compositions[0].epsilon)
-    stages = [stage_document(plan, stage, name, trial) for name, (stage, trial) in plan.stages.items()]
-    assert stages == [], "all of them are there"
-    assert len(list((tmp_path / "results" / "ledger").glob("digits+controls/releases/*.jsonl"))) == 1
+    assert len(list((begun / "results" / "ledger").glob("digits+controls/releases/*.jsonl"))) == 1
 
 
 def test_a_method_without_single_contributions_has_the_black_box_alone(tmp_path: Path) -> None:
