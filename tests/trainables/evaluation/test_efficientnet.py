@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from trainables.base import Dataset
+from trainables.coins import torch_coins
 from trainables.data import sources
 from trainables.evaluation import efficientnet, weights
 from trainables.evaluation import evaluate as evaluation
@@ -72,6 +73,15 @@ def test_a_whole_evaluation_with_its_reference(tmp_path) -> None:
     assert noise["precision_efficientnet_lite0"] == 0 < real["precision_efficientnet_lite0"]
     assert collapsed["precision_efficientnet_lite0"] == 1 > 10 * collapsed["recall_efficientnet_lite0"]
     assert all(METRICS[name].private for name in COLUMNS)
+
+
+def test_the_method_real_is_not_measured_against_the_images_that_it_hands_out(network, tmp_path) -> None:
+    train, test = sources.load("digits")
+    few = Dataset(images=train.images[:60], labels=train.labels[:60], classes=10)
+    reference_stage.compute(declare_reference(20, ["efficientnet"]).config, few, test, tmp_path, CPU)
+    order = torch.randperm(60, generator=torch_coins(0, "real images"))
+    handed_out = efficientnet.extract(network, torch.from_numpy(few.images)[order[:20]], CPU)
+    assert torch.cdist(handed_out, efficientnet.load_reference(tmp_path)).min() > 0.1
 
 
 def test_what_is_missing_or_changed_is_said_in_one_sentence(monkeypatch, tmp_path: Path) -> None:
