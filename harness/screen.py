@@ -302,12 +302,13 @@ def print_status(plan: Plan, document: Mapping[str, Any], console: Console) -> N
             trials = _count(part["trials"], "trial")
             spent = f"{trials} on record {'has' if part['trials'] == 1 else 'have'} spent epsilon {epsilon} in all"
             console.print(f"Data set {lineage}: {spent} (delta {part['delta']:g}, {part['neighbours']}).")
-        if not parts:
+        selections = document["unfinished_selections"][lineage]
+        if not parts and not selections:
             console.print(f"Data set {lineage}: nothing has been spent on it yet.")
-        if selections := document["unfinished_selections"][lineage]:
+        if selections:
             console.print(
-                f"Data set {lineage}: {_count(selections, 'private selection')} not ended, whose trials come on top of that; "
-                "what they have spent so far is kept secret with them."
+                f"Data set {lineage}: {_count(selections, 'private selection')} not ended; what its trials have spent so far is "
+                f"kept secret{' and comes on top of that' if parts else ''}."
             )
 
 

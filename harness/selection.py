@@ -33,7 +33,7 @@ from .documents import job_document
 from .expand import TrialSpec
 from .folders import Folders, create_json, sync_folder
 from .ledger import Attempt, LedgerError, read_attempts, read_trial_attempts, sweep_accounts, trial_account
-from .lock import DriverLock
+from .lock import DriverLock, holder
 from .plan import Plan, PlannedTrial, make_plan
 from .planfile import write_plan
 from .rows import trial_row
@@ -164,7 +164,9 @@ def _planned(folders: Folders, trial: PlannedTrial, identity: Mapping[str, Any],
     elif ended == "failed":
         status, action = "failed", "lost_cause"
     else:
-        status, action = ("interrupted" if (folders.sealed / trial_id).is_dir() else "planned"), "train"
+        held = holder(folders.lock)
+        begun = "running" if held and held["pid"] != os.getpid() else "interrupted"
+        status, action = (begun if (folders.sealed / trial_id).is_dir() else "planned"), "train"
     words = f"the best of a secret number of trials ({settings} setting{'s' if settings > 1 else ''})"
     spec = replace(trial.spec, case=None, axes={}, label=f"{words} seed={trial.spec.seed}")
     return replace(
