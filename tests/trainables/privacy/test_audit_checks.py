@@ -11,6 +11,7 @@ import torch
 from trainables.dp_energy.training import Trainer as EnergyTrainer
 from trainables.gs_wgan.training import Trainer as ShardTrainer
 from trainables.pate_gan.training import Trainer as TeacherTrainer
+from trainables.privacy.audit import _heading
 from trainables.privacy.auditing import pairs, releases
 from trainables.privacy.auditing.evidence import Evidence
 from trainables.privacy.auditing.neighbours import KEEP_LABEL, KINDS, neighbour
@@ -253,6 +254,13 @@ def test_settings_are_made_small_but_for_those_that_are_written(tmp_path):
     assert found.config.generator == "small"
     assert len(found.data.labels) == 12
     assert found.phases[0].mechanism.shards == 5
+
+
+def test_a_run_has_a_last_step_whatever_is_asked_for(tmp_path):
+    found = subject("dp_energy", scratch=tmp_path, edits=["train.steps=100"])
+    assert (found.config.steps, found.steps) == (100, 12)
+    assert "the last 88 steps are not reached" in _heading(found)
+    assert Evidence(found).base.next_step == 12
 
 
 def test_merged_leaves_its_arguments_alone():

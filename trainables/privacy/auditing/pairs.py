@@ -136,10 +136,10 @@ def disjoint(evidence: Evidence) -> Verdict:
     seen = [units for units in reached.values() if units]
     if not seen:
         return "not applicable", f"none of {len(reached)} replaced records changed an answer, so nothing could be seen"
-    parts = len(set().union(*seen))
+    parts, size = len(set().union(*seen)), len(evidence.subject.data.labels)
     return "passed", (
-        f"{len(seen)} of {len(reached)} replaced records reach one of the {name} each, {parts} of K = "
-        f"{units_of(mechanisms[0])} in all; none reaches two"
+        f"{len(reached)} of {size} records were replaced: {len(seen)} of them reach one of the {name} each, {parts} of K = "
+        f"{units_of(mechanisms[0])} in all, and none reaches two"
     )
 
 
