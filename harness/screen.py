@@ -306,10 +306,9 @@ def print_status(plan: Plan, document: Mapping[str, Any], console: Console) -> N
         if not parts and not selections:
             console.print(f"Data set {lineage}: nothing has been spent on it yet.")
         if selections:
-            console.print(
-                f"Data set {lineage}: {_count(selections, 'private selection')} not ended; what its trials have spent so far is "
-                f"kept secret{' and comes on top of that' if parts else ''}."
-            )
+            begun = f"{_count(selections, 'private selection')} not ended"
+            more = " and comes on top of that" if parts else ""
+            console.print(f"Data set {lineage}: {begun}; what its trials have spent so far is kept secret{more}.")
 
 
 def _print_private_note(plan: Plan, shown: Sequence[str], real: Sequence[Any], console: Console) -> None:
