@@ -224,7 +224,8 @@ def load(results: str | Path | Sequence[str | Path]) -> Results:
     if again.any():
         notes.append(f"{again.sum()} trials are in several of these folders; each counts once, as the first folder has it.")
         trials = trials[~again]
-    audited = store.audit_rows(trials.astype(object).where(trials.notna(), None).to_dict("records"))
+    audited = trials[trials["audit"].notna()].astype(object)
+    audits = store.audit_rows(audited.where(audited.notna(), None).to_dict("records"))
     trials = typed(filled(in_order(_generators(trials, notes), sweeps)))
     columns = described(store.TRIALS)
     metrics = {
@@ -245,7 +246,7 @@ def load(results: str | Path | Sequence[str | Path]) -> Results:
         metrics=metrics,
         columns=columns.drop(columns="reference"),
         notes=tuple(notes),
-        audits=tuple(audited),
+        audits=tuple(audits),
     )
 
 
