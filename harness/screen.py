@@ -233,11 +233,8 @@ def _print_audits(audits: Sequence[AuditRow], console: Console) -> None:
         soft_wrap=True,
     )
     _print_whole(table, console)
-    for verdict in dict.fromkeys(
-        f"{row.cell}, {row.verdict}" if not row.bounds else f"{row.cell}, {row.score}: {row.verdict}"
-        for row in audits[:MOST_ROWS]
-    ):
-        console.print(verdict, soft_wrap=True)
+    for row in audits[:MOST_ROWS]:
+        console.print(f"{row.cell}, {row.score}: {row.verdict}", soft_wrap=True)
 
 
 _AUDIT_COLUMNS = ("epsilon", "right", "bound", "at most", "control")

@@ -345,11 +345,87 @@ def test_a_shared_release_is_scored_where_it_is_drawn(begun: Path) -> None:
     assert len(list((begun / "results" / "ledger").glob("digits+controls/releases/*.jsonl"))) == 1
 
 
-def test_a_method_without_single_contributions_has_the_black_box_alone(tmp_path: Path) -> None:
-    text = FILE.replace("dp_energy\npreset: digits", "real").replace(
-        "train: {steps: 8, slots: 20, generator_channels: 4}\n", "train: {samples_a_class: 200}\n"
+def test_a_leak_past_the_sanitizer_is_shouted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A method of somebody's own that pays for one noisy number and keeps its training set: no account can know."""
+    package = tmp_path / "code" / "somebodys" / "leaky"
+    package.mkdir(parents=True)
+    for name, text in (("__init__", ""), ("method", LEAKY_METHOD), ("training", LEAKY_TRAINING)):
+        (package / f"{name}.py").write_text(text)
+    monkeypatch.syspath_prepend(str(tmp_path / "code"))
+    text = FILE.replace("dp_energy\npreset: digits", "somebodys.leaky").replace(
+        "train: {steps: 8, slots: 20, generator_channels: 4}\n", ""
     )
-    assert command(tmp_path, text=text.replace("samples: 100", "samples: 700")) == 0
-    found = rows(tmp_path)[False]
-    assert json.loads(found["audit"])["grey_box"] == {"definition": "the method has none"}
-    assert found["audit_epsilon_black_box"] > 1.0, "real images are all there is to see"
+    assert command(tmp_path, text=text.replace("samples: 100", "samples: 1000")) == 0
+    said = capsys.readouterr().out
+    assert "black box: THE ACCOUNT IS WRONG: epsilon exceeds" in said
+    assert "Release nothing." in said
+    assert "grey box: the method has none." in said
+    found = rows(tmp_path)
+    assert found[False]["epsilon"] <= 1 < found[False]["audit_epsilon_black_box"]
+    assert np.isnan(found[False]["audit_epsilon_grey_box"])
+    assert json.loads(found[False]["audit"])["black_box"]["p_at_epsilon"] < 0.05
+    page = write_report(load(tmp_path / "results" / "audited"), tmp_path / "report").page.read_text()
+    assert "THE ACCOUNT IS WRONG" in page
+
+
+LEAKY_METHOD = """
+from pydantic import BaseModel, ConfigDict
+
+from trainables.privacy.mechanism import Phase, RecordMechanism
+
+NAME, VERSION, PRESETS = "leaky", 1, {}
+
+
+class Config(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+def mechanism(config, data, neighbours):
+    one = RecordMechanism(
+        sampling_rate=1.0, records=data.size, release_shape=(1,), noise_multiplier=1.0, neighbours=neighbours,
+        clipping="whole_tensor",
+    )
+    return (Phase(mechanism=one, steps=1),)
+
+
+def stages(config, data):
+    return ()
+"""
+
+LEAKY_TRAINING = """
+import torch
+
+
+class Trainer:
+    def __init__(self, config, data, sanitizer, stages, device, seed):
+        self._sanitizer = sanitizer
+        self._kept = {"images": torch.from_numpy(data.images), "labels": torch.from_numpy(data.labels)}
+
+    def step(self):
+        self._sanitizer.sample_records()
+        self._sanitizer.release_tensor(self._kept["images"].float().mean().reshape(1), max_grad_norm=1.0)
+        return {}
+
+    def sample(self, labels, rng):
+        return load_sampler(None, None, self._kept, None)(labels, rng)
+
+    def released(self):
+        return self._kept
+
+    def state_dict(self):
+        return {}
+
+    def load_state_dict(self, state):
+        pass
+
+
+def load_sampler(config, info, released, device):
+    def sample(labels, rng):
+        rows = [(released["labels"] == label).nonzero().flatten() for label in labels]
+        chosen = [own[int(torch.randint(len(own), (1,), generator=rng))] for own in rows]
+        return released["images"][torch.stack(chosen)].float() / 255
+
+    return sample
+"""
