@@ -114,6 +114,7 @@ def test_bad_input_gets_one_sentence(capsys, arguments, words):
         ("ef_dpgan", "--preset", "published", "--set", "train.schedule=persistent", *ENERGY_CRITIC),
         ("gs_wgan", "--set", "train.schedule=round_robin", *ENERGY_CRITIC),
         ("dp_energy", "--preset", "digits", "--seed", "3"),
+        ("g_pate", "--preset", "published"),
     ],
     ids=" ".join,
 )

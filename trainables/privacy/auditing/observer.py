@@ -135,7 +135,8 @@ class Observer(Sanitizer):
         step, call, phase = self._step, self._calls, self._phase
         released = super()._release(total, noise_multiplier, unit)
         mechanism = self._declared[phase].mechanism
-        std = _declared_noise(mechanism, call) * unit
+        assert isinstance(mechanism, Releasing)  # the sanitizer refuses releases of all others
+        std = declared_release(mechanism, call)[0] * unit
         clean = total.detach().cpu().double().clone()
         release = Release(
             step=step,
@@ -162,11 +163,11 @@ class ShutObserver(Observer):
     def close_step(self) -> None: ...
 
 
-def _declared_noise(mechanism: Mechanism, call: int) -> float:
-    """The declared noise multiplier of release number ``call`` of a step; a vote with a threshold checks that one first."""
+def declared_release(mechanism: Releasing, call: int) -> tuple[float, tuple[int, ...]]:
+    """Noise multiplier and shape that are declared for release number ``call`` of a step; a threshold is checked first."""
     if isinstance(mechanism, TeacherMechanism) and mechanism.threshold_noise_multiplier is not None and call == 0:
-        return mechanism.threshold_noise_multiplier
-    return mechanism.noise_multiplier
+        return mechanism.threshold_noise_multiplier, mechanism.release_shape[:1]
+    return mechanism.noise_multiplier, mechanism.release_shape
 
 
 def _forced(release: Release, mechanism: Mechanism) -> torch.Tensor:

@@ -10,7 +10,7 @@ import torch
 from trainables.privacy.mechanism import Phase, RecordMechanism, ShardMechanism
 
 from .evidence import Evidence
-from .observer import Releasing, coincidence
+from .observer import Releasing, coincidence, declared_release
 from .statistics import FALSE_ALARM, alike, count_is_unlikely, dependent_pair, not_standard_normal
 from .subject import Run
 from .verdict import Verdict
@@ -36,9 +36,10 @@ def counts(evidence: Evidence) -> Verdict:
         if made != expected * phase.mechanism.releases_per_step or steps != expected:
             declared = f"{expected} x {phase.mechanism.releases_per_step}"
             return "failed", f"phase {index} made {made} releases in {steps} steps; declared are {declared}"
-        shape = next(release.total.shape for release in run.releases if release.phase == index)
-        if tuple(shape) != phase.mechanism.release_shape:
-            return "failed", f"phase {index} released shape {tuple(shape)}; declared is {phase.mechanism.release_shape}"
+        for release in run.releases:
+            declared_shape = declared_release(phase.mechanism, release.call)[1]
+            if release.phase == index and tuple(release.total.shape) != declared_shape:
+                return "failed", f"phase {index} released shape {tuple(release.total.shape)}; declared is {declared_shape}"
     drawn = _check_draws(evidence, run)
     if drawn[0] == "failed":
         return drawn

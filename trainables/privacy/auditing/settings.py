@@ -51,7 +51,7 @@ def smaller(classes: int) -> dict[str, Any]:
         "hidden": 8,
         "features": 20,
         "top": 10,
-        "multipliers": (1,),
+        "multipliers": (1, 1),
         "sampling_rate": 0.25,
     }
 
