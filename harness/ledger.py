@@ -299,8 +299,26 @@ def lineage_accounts(
 
 def unfinished_selections(root: Path, lineage: str) -> list[str]:
     """Names in the ledger under which private selections that have not ended have their trials; how many is not to be told."""
-    begun = {f"selection.{folder.name}" for folder in root.glob("*/sealed/*")}
-    return sorted(begun & {path.name for path in (root / "ledger" / lineage).glob("selection.*")})
+    begun = {selection_name(folder.parents[1].name, folder.name) for folder in root.glob("*/sealed/*")}
+    return sorted(begun & {path.name for path in (root / "ledger" / lineage).glob("*.selection.*")})
+
+
+def abandoned_selections(folders: Folders) -> dict[str, TrialAccount]:
+    """What trials of private selections of the sweep have spent that were begun and then given up: their folder is gone.
+
+    Whoever gave them up may have looked, so they count like any other trial.
+    """
+    begun = {folder.name for folder in folders.sealed.glob("*")}
+    found: dict[str, TrialAccount] = {}
+    for path in folders.ledger.glob(f"*/{selection_name(folders.name, '*')}"):
+        if path.name.rpartition(".")[2] not in begun:
+            found |= sweep_accounts(Folders(folders.root, path.name))
+    return found
+
+
+def selection_name(sweep: str, trial_id: str) -> str:
+    """The name in the ledger of a sweep's private selection, for its trials while it has not ended."""
+    return f"{sweep}.selection.{trial_id}"
 
 
 def _lineages(folders: Folders) -> list[str]:

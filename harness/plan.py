@@ -32,7 +32,7 @@ from .document import InputError, Mark, Problem
 from .estimates import Estimates
 from .expand import TrialSpec
 from .folders import Folders, canonical_json
-from .ledger import AttemptRecord, TrialAccount, check_account, read_attempts, sweep_accounts
+from .ledger import AttemptRecord, TrialAccount, abandoned_selections, check_account, read_attempts, sweep_accounts
 from .lock import holder
 from .stages import stage_id
 
@@ -111,7 +111,8 @@ class Plan:
     def compositions(self) -> list[Composition]:
         """What looking at every generator costs (``composition.composed``); controls of audits are left out, for nobody gets
         to see theirs."""
-        accounts = {trial_id: account for trial_id, account in self.accounts.items() if not account.control}
+        ran = {**abandoned_selections(self.folders), **self.accounts}
+        accounts = {trial_id: account for trial_id, account in ran.items() if not account.control}
         return composed(self.calibrations, self._candidates, accounts, self.releases)
 
     @cached_property

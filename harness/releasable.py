@@ -72,6 +72,11 @@ def releasable(results: str | Path, trial_id: str) -> Releasable:
     try:
         folders = store.folders_of(results)
         _refuse_other_things(folders, trial_id)
+        if any(folders.sealed.glob("*")):
+            raise Refused(
+                f"a private selection of {folders.name} has not ended, so what was seen of the sweep is not known: type its "
+                f"command again, or delete {folders.sealed} if you give it up (its trials then count as seen)"
+            )
         records = read_trial_attempts(folders, trial_id)
         job = _finished(folders, trial_id, records)
         phases, executed, epsilon = _proven(folders, job, records)

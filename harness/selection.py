@@ -9,12 +9,13 @@ selection. While it has not ended its trials are in the ledger one by one, as tr
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import secrets
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -32,7 +33,15 @@ from .document import InputError
 from .documents import job_document
 from .expand import TrialSpec
 from .folders import Folders, create_json, sync_folder
-from .ledger import Attempt, LedgerError, read_attempts, read_trial_attempts, sweep_accounts, trial_account
+from .ledger import (
+    Attempt,
+    LedgerError,
+    read_attempts,
+    read_trial_attempts,
+    selection_name,
+    sweep_accounts,
+    trial_account,
+)
 from .lock import DriverLock, holder
 from .plan import Plan, PlannedTrial, make_plan
 from .planfile import write_plan
@@ -42,7 +51,10 @@ from .spec import SearchSpec, Sweep
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from .jobs import Executor
+
 _SEED_BITS = 48
+_INTERRUPTED = "it was interrupted"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +83,8 @@ class Selection:
     @property
     def sealed(self) -> Folders:
         """Where its trials are while it has not ended, as a sweep of their own."""
-        return Folders(self.folders.sealed / self.trial.trial_id, f"selection.{self.trial.trial_id}")
+        name = selection_name(self.folders.name, self.trial.trial_id)
+        return Folders(self.folders.sealed / self.trial.trial_id, name)
 
     @property
     def repetitions(self) -> Repetitions:
@@ -265,67 +278,88 @@ def _check_releases(sweep: Sweep, plan: Plan) -> None:
 def run_sealed(chosen: Selection, on: str, *, max_concurrent: int | None, console: Console) -> str | None:
     """Run the trials of the selection as far as the machines let it; return why it has not ended, or None where it has.
 
-    The holder of the sweep's lock calls it. Nothing is said of how many trials there are or how far they have come.
+    The holder of the sweep's lock calls it. Nothing is said of how many trials there are or how far they have come. Stages of
+    every setting are computed before anything is drawn: those that are there would tell what was.
     """
     from .cluster import connect
-    from .launch import new_launch, run_launch, stage_jobs
-    from .progress import stop_on_signals
-    from .recovery import recover
+
+    inner, folders = chosen.sealed, chosen.folders
+    connected = closing(
+        connect(on, results=folders.root, sweep=folders.name, max_concurrent=max_concurrent, say=lambda sentence: None)
+    )
+    with connected as executor:
+        if why := _run_stages(chosen, executor, console):
+            return why
+        specs = _drawn(chosen)
+        console.print("The selection runs. How many trials it has, and how far they are, is kept secret until it has ended.")
+        if not specs:
+            return None
+        with DriverLock(inner.lock):
+            return _run_trials(inner, specs, executor, console)
+
+
+def _run_stages(chosen: Selection, executor: Executor, console: Console) -> str | None:
+    """Compute what is missing of the stages that any setting needs; return why that was not possible, or None."""
+    from .launch import new_launch, stage_jobs
+    from .progress import Progress, stop_on_signals
     from .screen import failed_stages
     from .snapshot import provenance
     from .stages import set_aside_damaged
 
-    inner = chosen.sealed
-    specs = _drawn(chosen)
-    if not specs:
+    plan = make_plan(chosen.folders, chosen.settings)
+    for note in set_aside_damaged(chosen.folders, [name for needed in plan.needs.values() for name in needed]):
+        console.print(note)
+        plan = make_plan(chosen.folders, chosen.settings)
+    jobs = stage_jobs(plan)
+    if not jobs:
         return None
-    with DriverLock(inner.lock):
-        recover(inner)
-        plan = make_plan(inner, specs)
-        if set_aside_damaged(inner, [name for needed in plan.needs.values() for name in needed]):
-            plan = make_plan(inner, specs)
-        if not plan.to_do:
-            return None
-        path = new_launch(plan, provenance())
-        console.print("The selection runs. How many trials it has, and how far they are, is kept secret until it has ended.")
-        with (
-            closing(
-                connect(
-                    on,
-                    results=chosen.folders.root,
-                    sweep=chosen.folders.name,
-                    max_concurrent=max_concurrent,
-                    say=lambda sentence: None,
-                )
-            ) as executor,
-            stop_on_signals(path.parent / "stop", console.print),
-        ):
-            run_launch(plan, path, executor, lambda event: None)
-        left = make_plan(inner, specs)
-        if not left.to_do:
-            return None
-        if failed := failed_stages(left):
-            return f"stage {failed[0]['stage']} failed: {failed[0]['message']} (log: {failed[0]['log']})"
-        stopped = (path.parent / "stop").exists()
-        return "it was interrupted" if stopped or stage_jobs(left) else "a machine or a process of it was lost"
+    path = new_launch(plan, provenance())
+    with Progress(jobs, console) as progress, stop_on_signals(path.parent / "stop", progress.say):
+        executor.run(jobs, path, progress.update, path.parent / "stop")
+    failed = failed_stages(plan)
+    if failed:
+        return f"stage {failed[0]['stage']} failed: {failed[0]['message']} (log: {failed[0]['log']})"
+    return _INTERRUPTED if (path.parent / "stop").exists() else None
+
+
+def _run_trials(inner: Folders, specs: Sequence[TrialSpec], executor: Executor, console: Console) -> str | None:
+    from .launch import new_launch, run_launch
+    from .progress import stop_on_signals
+    from .recovery import recover
+    from .snapshot import provenance
+
+    recover(inner)
+    plan = make_plan(inner, specs)
+    if not plan.to_do:
+        return None
+    path = new_launch(plan, provenance())
+    with stop_on_signals(path.parent / "stop", console.print):
+        run_launch(plan, path, executor, lambda event: None)
+    if not make_plan(inner, specs).to_do:
+        return None
+    return _INTERRUPTED if (path.parent / "stop").exists() else "a machine or a process of it was lost"
 
 
 def _drawn(chosen: Selection) -> list[TrialSpec]:
     """The trials of the selection, drawn now if it has not begun. Raises ``LedgerError`` where what was drawn is lost."""
     inner, record = chosen.sealed, chosen.sealed.root / "draws.json"
     if not record.exists():
-        if any(inner.ledger.glob("*")) or _spent_on(chosen):
+        if chosen.trial.spent and any(chosen.trial.spent.executed):
+            raise LedgerError(
+                f"this selection has ended and is paid for ({chosen.folders.ledger}), and {chosen.folders.sweep} does not have "
+                "it any more: bring it back from a copy. Drawing it again would cost as much again: another `seeds: [N]` is "
+                "another selection, on top of this one"
+            )
+        if _spent_on(chosen):
             raise LedgerError(
                 f"{record} is gone, and trials of this selection are in the ledger: what was drawn was deleted before the "
-                "selection had ended. They stay charged one by one; another `seeds: [N]` is another selection, with a budget "
-                "of its own"
+                "selection had ended. They stay charged one by one, whatever comes after; another `seeds: [N]` is another "
+                "selection, on top of them"
             )
         _seal(chosen.folders, inner)
         count = chosen.repetitions.draw()
         draws = [{"setting": secrets.randbelow(len(chosen.settings)), "seed": seed} for seed in _seeds(count)]
         create_json(record, {"draws": draws})
-    import json
-
     drawn = json.loads(record.read_text())["draws"]
     return [replace(chosen.settings[draw["setting"]], seed=draw["seed"]) for draw in drawn]
 
@@ -370,7 +404,7 @@ def reveal(chosen: Selection) -> str:
     from .snapshot import provenance
 
     inner, specs, folders = chosen.sealed, _drawn(chosen), chosen.folders
-    best = _best(chosen, make_plan(inner, specs)) if specs else None
+    best = _winner(chosen, make_plan(inner, specs)) if specs else None
     outer = job_document(chosen.plan, chosen.trial, provenance())
     job = outer if best is None else {**job_document(best[0], best[1], provenance()), **_whole(outer)}
     stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%f")
@@ -386,8 +420,12 @@ def reveal(chosen: Selection) -> str:
         plan=path,
     )
     before = trial_account(folders, job["trial_id"], before=attempt.number)
-    executed = [0 if before and any(before.executed) else 1]  # a reveal that was cut off is counted already
+    begun = inner.root / "revealing.json"
+    # A reveal of these draws that was cut off is counted already; whatever else is on record is another one.
+    executed = [0 if begun.exists() and before and any(before.executed) else 1]
     if any(executed):
+        with suppress(FileExistsError):
+            create_json(begun, {})
         attempt.reserve(0, 1)
     attempt.settle(executed, stopped=False)
     status, message = ("failed", _nothing(chosen)) if best is None else ("completed", None)
@@ -419,21 +457,37 @@ def reveal(chosen: Selection) -> str:
 
 
 def clear(chosen: Selection) -> None:
-    """Delete what the selection has left behind once it has ended: its trials' accounts first, of which it is the sum."""
+    """Delete what the selection has left behind once it has ended: its trials, and then their accounts.
+
+    In this order: as long as anything of a trial is there, so is what it has spent. Raises ``OSError`` where the disk does not
+    let go of it; the same command tries again.
+    """
+    if chosen.sealed.root.is_dir():
+        shutil.rmtree(chosen.sealed.root)
+        sync_folder(chosen.folders.sealed)
     for path in _spent_on(chosen):
         shutil.rmtree(path)
         sync_folder(path.parent)
-    shutil.rmtree(chosen.sealed.root, ignore_errors=True)
     with_others = chosen.folders.sealed
     if with_others.is_dir() and not any(with_others.iterdir()):
         with_others.rmdir()
+
+
+def _winner(chosen: Selection, plan: Plan) -> tuple[Plan, PlannedTrial] | None:
+    """``_best``, chosen once: written down before anything of it is revealed, and read from then on."""
+    record = chosen.sealed.root / "winner.json"
+    if not record.exists():
+        found = _best(chosen, plan)
+        create_json(record, {"trial_id": found[1].trial_id if found else None})
+    trial_id = json.loads(record.read_text())["trial_id"]
+    return None if trial_id is None else (plan, next(trial for trial in plan.trials if trial.trial_id == trial_id))
 
 
 def _best(chosen: Selection, plan: Plan) -> tuple[Plan, PlannedTrial] | None:
     """The trial with the best score; one that failed has none. None where no trial has one.
 
     Between equals the operating system draws. A trial that took more steps than the price counts (its process was lost more
-    often than its reserve holds) is taken for failed.
+    often than its reserve holds), or has other noise than what is paid for, is taken for failed.
     """
     committed = store.read_committed(plan.folders, "trials", plan.attempts).to_pylist()
     rows = {row["trial_id"]: row for row in committed}
@@ -446,8 +500,11 @@ def _best(chosen: Selection, plan: Plan) -> tuple[Plan, PlannedTrial] | None:
         whole = row.get("status") == "completed" and row.get("epsilon") is not None and account is not None
         if not whole or account is None or score is None or not math.isfinite(score):
             continue
-        allowed = [phase.steps for phase in most[trial.spec.method, trial.spec.config_key]]
-        if all(done <= steps for done, steps in zip(account.executed, allowed, strict=True)):
+        allowed = most[trial.spec.method, trial.spec.config_key]
+        if all(
+            done <= phase.steps and ran.mechanism == phase.mechanism
+            for done, ran, phase in zip(account.executed, account.phases, allowed, strict=True)
+        ):
             scores[trial.trial_id] = sign * score
     if not scores:
         return None
@@ -492,8 +549,6 @@ def _setting(trial: PlannedTrial) -> str:
 
 def _described(chosen: Selection) -> str:
     """The column ``selection``."""
-    import json
-
     search = chosen.search.model_dump(mode="json")
     return json.dumps({**search, "settings": len(chosen.settings), "base_epsilon": chosen.base_epsilon})
 

@@ -234,8 +234,8 @@ class SearchSpec(_Section):
 
     strategy: Literal["random_best"]
     """How trials are chosen. Without ``search`` every trial of the file is trained, and the price of all of them is shown."""
-    mean_trials: float = Field(gt=0, examples=[30])
-    """Mean of the secret number of trials, over 1 (``poisson``: over 0)."""
+    mean_trials: float = Field(ge=1, examples=[30])
+    """Mean of the secret number of trials, over 1 (``poisson``: at least 1)."""
     distribution: Name = "logarithmic"
     """How that number is drawn. ``logarithmic`` is the cheapest and spreads widest, ``geometric`` and ``poisson`` cost more and
     spread less; a Poisson number may be 0, and then nothing is kept."""

@@ -11,7 +11,7 @@ from trainables.privacy.mechanism import Phase
 from .calibrations import Calibrations
 from .composition import compose
 from .folders import Folders
-from .ledger import TrialAccount, lineage_accounts, sweep_accounts, unfinished_selections
+from .ledger import TrialAccount, abandoned_selections, lineage_accounts, sweep_accounts, unfinished_selections
 from .releases import accounts as release_accounts
 from .rows import is_reference
 
@@ -36,9 +36,11 @@ def sweep_total(
 ) -> list[Total]:
     """The total of all that ran in a sweep, an entry a neighbouring relation; ``injected`` are trials without a proof.
 
-    Without the controls of audits, which nobody gets to see.
+    With the trials of private selections of the sweep that were given up, without the controls of audits, which nobody gets
+    to see.
     """
-    accounts = [account for account in sweep_accounts(folders).values() if not account.control]
+    ran = [*sweep_accounts(folders).values(), *abandoned_selections(folders).values()]
+    accounts = [account for account in ran if not account.control]
     return _totals(accounts, folders, calibrations, delta, accountant, injected)
 
 

@@ -239,7 +239,8 @@ def test_where_none_ended_well_nothing_is_kept_and_the_selection_is_paid(
 
 
 def test_a_poisson_number_may_be_none(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    write(root, search="{strategy: random_best, mean_trials: 1.0e-9, distribution: poisson}")
+    write(root, search="{strategy: random_best, mean_trials: 1, distribution: poisson}")
+    begin(root, [])
     assert command(root) == sweep.FAILED
     assert "which a Poisson number allows" in capsys.readouterr().out
     (row,) = rows(root).to_dict("records")
@@ -269,6 +270,115 @@ def test_more_steps_than_the_price_counts_are_a_failure(root: Path) -> None:
     assert found[1].trial_id == other.trial_id
 
 
+def test_deleting_the_results_buys_no_second_selection(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    import shutil
+
+    write(root)
+    begin(root, [0])
+    assert command(root) == sweep.OK
+    shutil.rmtree(root / "results" / "pick")
+    capsys.readouterr()
+    assert command(root) == sweep.BAD_INPUT
+    assert "has ended and is paid for" in capsys.readouterr().err
+    (account,) = lineage_accounts(root / "results", "digits")
+    assert account.executed == (1,)
+
+
+def test_what_is_on_record_pays_for_no_other_draws(root: Path) -> None:
+    """The selection's account without the sealed folder that it belongs to: a reveal is charged on top of it."""
+    write(root)
+    chosen = begin(root, [0])
+    phases = chosen.trial.account.phases
+    plan = chosen.folders.launches / "other" / "plan.json"
+    attempt = Attempt.open(chosen.folders, chosen.trial.trial_id, kind="train", lineage="digits", phases=phases, plan=plan)
+    attempt.reserve(0, 1)
+    attempt.settle([1], stopped=False)
+    attempt.close("lost", parts=[], evaluation_id=None, message=None, resumable=True, step=0)
+    assert run_sealed(chosen, "inline", max_concurrent=None, console=sweep_console()) is None
+    reveal(chosen)
+    (account,) = sweep_accounts(chosen.folders).values()
+    assert account.executed == (2,)
+    twice = accounting.epsilon(with_steps(account.phases, account.executed), delta=1e-5, accountant="pld")
+    assert twice > 14
+
+
+def test_trials_of_a_selection_that_was_given_up_count_as_seen(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    import shutil
+
+    from harness import release
+
+    write(root)
+    given_up = begin(root, [0, 1])
+    run_one(given_up)
+    write(root, seeds="[1]")
+    begin(root, [0])
+    assert command(root) == sweep.OK
+    (row,) = rows(root).to_dict("records")
+    bundle = [str(root / "results" / "pick"), row["trial_id"], str(root / "bundle")]
+    capsys.readouterr()
+    assert release.main(bundle) == release.REFUSED
+    assert "a private selection of pick has not ended" in capsys.readouterr().err
+    shutil.rmtree(given_up.folders.sealed)
+    assert release.main(bundle) == release.OK
+    said = json.loads((root / "bundle" / "privacy.json").read_text())
+    assert said["headline"]["epsilon"] > 11, "the trial that was looked at comes on top of the selection"
+    assert "both generators" in said["headline"]["against"]
+    (composed,) = planned(root).plan.compositions
+    assert composed.trials == 2
+    assert composed.epsilon > 11
+
+
+def test_equal_scores_are_drawn_once(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(root)
+    chosen = begin(root, [0, 1, 0, 1])
+    assert run_sealed(chosen, "inline", max_concurrent=None, console=sweep_console()) is None
+    plan = make_plan(chosen.sealed, selection._drawn(chosen))
+    table = store.read_committed(chosen.sealed, "trials").to_pylist()
+    monkeypatch.setattr(
+        store, "read_committed", lambda *_: store.pa.Table.from_pylist([row | {"gen2real_logreg": 0.5} for row in table])
+    )
+    found = {selection._winner(chosen, plan)[1].trial_id for _ in range(20)}
+    assert len(found) == 1
+    assert len({selection._best(chosen, plan)[1].trial_id for _ in range(60)}) > 1, "as the operating system draws"
+
+
+def test_the_trials_go_before_their_accounts(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import shutil
+
+    write(root)
+    chosen = begin(root, [0])
+    run_one(chosen)
+
+    def stuck(*_: object, **__: object) -> None:
+        raise OSError("the disk does not let go")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(shutil, "rmtree", stuck)
+        with pytest.raises(OSError, match="let go"):
+            selection.clear(chosen)
+    assert chosen.sealed.root.is_dir()
+    assert len(lineage_accounts(root / "results", "digits")) == 1
+    selection.clear(chosen)
+    assert not chosen.folders.sealed.exists()
+    assert lineage_accounts(root / "results", "digits") == []
+
+
+def test_stages_of_every_setting_are_there_whatever_was_drawn(tmp_path: Path) -> None:
+    text = {
+        "method": "gs_wgan",
+        "preset": "",
+        "axes": "{critic.channels: [2, 3]}",
+        "train": "{steps: 2, shards: 4, generator: small, generator_channels: 4, generator_batch: 10, "
+        "critic: {batch: 4, steps: 1, pretraining: {steps: 1, critic_steps: 1, generator: small}}}",
+    }
+    write(tmp_path, **text)
+    (tmp_path / "results").mkdir()
+    begin(tmp_path, [0])
+    assert command(tmp_path) == sweep.OK
+    kept = [path.name.partition("-")[0] for path in (tmp_path / "results" / "stages").iterdir()]
+    assert sorted(kept) == ["critics", "critics", "reference"]
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
@@ -279,6 +389,7 @@ def test_more_steps_than_the_price_counts_are_a_failure(root: Path) -> None:
         ({"search": "{strategy: random_best, mean_trials: 3, score: gen2real_lenet}"}, "add `prior_work`"),
         ({"search": "{strategy: random_best, mean_trials: 3, score: accuracy}"}, "which is no metric"),
         ({"search": "{strategy: random_best, mean_trials: 1}"}, "expected a finite number over 1"),
+        ({"search": "{strategy: random_best, mean_trials: 0.5, distribution: poisson}"}, "mean_trials"),
         ({"search": "{strategy: random_best, mean_trials: 3, distribution: zipf}"}, "distribution"),
         ({"data": "{source: digits, test_set: private}"}, "on a test set that is private"),
         ({"method": "dp_merf", "train": "", "axes": ""}, "costs that release, however many are tried"),

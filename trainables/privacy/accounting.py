@@ -231,10 +231,13 @@ def _pld(totals: Sequence[Runs], delta: float) -> list[float]:
 
 
 def _selection_epsilon(runs: Runs, delta: float) -> float:
-    """Of one selection by the profile of its trials. Raises ``ValueError`` where it is composed with anything else."""
+    """Of one selection by the profile of its trials; where it is composed with anything else, the Renyi bound.
+
+    A selection has no known loss distribution that could be composed.
+    """
     (phase, times), *others = runs
     if others or phase.steps * times != 1 or not isinstance(phase.mechanism, SelectionMechanism):
-        raise ValueError("a selection has no known loss distribution that could be composed by pld; use rdp")
+        return _rdp([runs], delta)[0]
     mechanism = phase.mechanism
     repetitions = Repetitions(shape=mechanism.shape, mean=mechanism.mean_trials)
     return repetitions.epsilon(privacy_profile(mechanism.candidates, delta=delta / mechanism.mean_trials), delta=delta)

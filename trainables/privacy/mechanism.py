@@ -263,6 +263,8 @@ class SelectionMechanism:
     def __post_init__(self) -> None:
         if not self.candidates or any(not any(phase.releases for phase in phases) for phases in self.candidates):
             raise ValueError("a selection needs trials that release something; nothing is paid for one that does not")
+        if not self.mean_trials >= 1:
+            raise ValueError(f"mean_trials is {self.mean_trials}; expected at least 1")
         if len({phase.mechanism.neighbours for phases in self.candidates for phase in phases}) > 1:
             raise ValueError("neighbours differ between the trials of a selection; an epsilon is for one relation")
 

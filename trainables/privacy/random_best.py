@@ -3,7 +3,7 @@
 Each trial is a draw from one fixed mechanism Q (its configuration is drawn too), scored by something that costs nothing. If
 the number K of trials is secret and comes from one of these distributions, the price of the best trial grows with the
 logarithm of the mean of K, not with its root (Liu & Talwar 2019; Papernot & Steinke 2022). K itself, the scores and the
-generators of the losers, and how long it took are never revealed; only K = 0, which Poisson allows, shows.
+generators of the losers are never revealed; only K = 0, which Poisson allows, shows. How long it took is not covered.
 
 Two bounds, both proven: of Renyi divergences (``renyi``; Papernot & Steinke 2022, Theorems 2 and 6) and of the privacy
 profile (``epsilon``), which is about 1 lower at epsilon 10.
@@ -34,18 +34,19 @@ _GRID = 4001
 class Repetitions:
     """The distribution of K: truncated negative binomial of shape eta >= 0, or Poisson where the shape is infinite.
 
-    K is at least 1 except under Poisson. ``mean`` is E[K], over 1 (Poisson: over 0).
+    K is at least 1 except under Poisson. ``mean`` is E[K], over 1 (Poisson: at least 1, where the theorem holds).
     """
 
     shape: float
     mean: float
 
     def __post_init__(self) -> None:
-        least = 0 if math.isinf(self.shape) else 1
         if not self.shape >= 0:
             raise ValueError(f"shape is {self.shape}; expected a number of at least 0")
-        if not (least < self.mean < math.inf):
-            raise ValueError(f"mean_trials is {self.mean}; expected a finite number over {least}")
+        poisson = math.isinf(self.shape)
+        if not (1 < self.mean < math.inf or (poisson and self.mean == 1)):
+            least = "of at least 1" if poisson else "over 1"
+            raise ValueError(f"mean_trials is {self.mean}; expected a finite number {least}")
 
     @cached_property
     def gamma(self) -> float:

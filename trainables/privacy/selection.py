@@ -19,9 +19,9 @@ def compose(parts: Parts, *, delta: float, accountant: Accountant) -> float:
     """Epsilon of having seen every generator: each entry is (phases, number of trials that ran them).
 
     Adaptive composition of everything that was released; announcing only the best trial earns no discount. Composed in one
-    go, which is far below the sum of the trials' epsilons. Where double precision no longer resolves ``delta`` by ``pld``
-    (more than about delta x 10^16 steps in all), the Renyi bound is returned. Raises ``ValueError`` where the trials'
-    neighbouring relations differ, and for a selection among other things by ``pld``.
+    go, which is far below the sum of the trials' epsilons. The Renyi bound is returned where double precision no longer
+    resolves ``delta`` by ``pld`` (more than about delta x 10^16 steps in all), and of a private selection among other things.
+    Raises ``ValueError`` where the trials' neighbouring relations differ.
 
     >>> from trainables.privacy.mechanism import RecordMechanism
     >>> digits = RecordMechanism(sampling_rate=1.0, records=1000, release_shape=(50, 64), noise_multiplier=10.0)
