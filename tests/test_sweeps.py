@@ -29,6 +29,7 @@ TRIALS = {
     "resolution": 12,
     "resolution_cpu": 9,
     "audit_cpu": 2,
+    "random_best_cpu": 12,  # settings that its one selection draws from
 }
 
 

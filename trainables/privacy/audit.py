@@ -72,7 +72,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(json.dumps(_document(found, checks), indent=2))
     else:
         count = sum(check.status == "passed" for check in checks)
-        passed = f"{count} checks passed, none failed" if count else "nothing to check"
+        first = f" in the first {found.steps} steps" if found.steps < sum(found.phase_steps) else ""
+        passed = f"{count} checks passed, none failed{first}" if count else "nothing to check"
         print(f"{found.name}: " + (f"FAILED: {', '.join(failed)}" if failed else passed))
     return FAILED if failed else PASSED
 

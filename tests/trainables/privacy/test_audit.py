@@ -19,6 +19,7 @@ LATENT = ("--set", "train.matching=latent", *ENERGY_CRITIC)
 TWINS = {
     # twin: (what it was made of, arguments of both, the check)
     "noise_halved": ("dp_energy", (), "noise"),
+    "batch_mean": ("dp_energy", (), "sensitivity"),
     "own_noise": ("dp_energy", (), "forced releases"),
     "batch_in_chunks": ("gs_wgan", ENERGY_CRITIC, "release counts"),
     "batch_too_large": ("gs_wgan", ENERGY_CRITIC, "release counts"),
@@ -81,6 +82,13 @@ def test_the_command_prints_a_line_a_check_and_exits_with_its_verdict():
     (failed,) = [line for line in lines if line.startswith("  FAILED")]
     assert "its noise has 0.50" in failed
     assert lines[-1] == "broken_twins.noise_halved: FAILED: noise"
+
+
+def test_steps_that_were_not_reached_are_in_the_last_line(capsys):
+    assert audit.main(["dp_energy", "--set", "train.steps=20"]) == audit.PASSED
+    assert capsys.readouterr().out.splitlines()[-1] == "dp_energy: 8 checks passed, none failed in the first 12 steps"
+    assert audit.main(["dp_energy", "--set", "train.steps=6"]) == audit.PASSED
+    assert capsys.readouterr().out.splitlines()[-1] == "dp_energy: 8 checks passed, none failed"
 
 
 @pytest.mark.parametrize(

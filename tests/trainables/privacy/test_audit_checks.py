@@ -132,6 +132,14 @@ class DividesByTheDrawn(EnergyTrainer):
             self._sanitizer.sample_records = sample
 
 
+class BatchMean(EnergyTrainer):
+    """Moves features a little towards the mean of the drawn ones: no release moves by more than it may, but it is no sum."""
+
+    def _record_features(self, records):
+        features, usable = super()._record_features(records)
+        return features + 0.05 * features.mean(dim=0, keepdim=True), usable
+
+
 class TellsALoss(EnergyTrainer):
     """Reports something of the records beside the release."""
 
@@ -220,6 +228,8 @@ FAULTS = [
     (pairs.sensitivity, WrongNorms, "of the declared sensitivity at step 0"),
     (pairs.sensitivity, SlightlyWrongNorms, "wrong norms"),
     (pairs.sensitivity, RaisesOnDarkImages, "replaced by zeros it raised ValueError"),
+    (pairs.sensitivity, BatchMean, "9 contributions to step 0 change (record 0 replaced by zeros)"),
+    (pairs.stateless, BatchMean, "8 records contribute otherwise to step 1 where a record less is drawn"),
     (pairs.forced, DividesByTheDrawn, "(with other draws)"),
     (pairs.forced, TellsALoss, "the diagnostic brightness differs at step 0"),
     (pairs.forced, UnkeyedCoins, "public coins have to be keyed"),

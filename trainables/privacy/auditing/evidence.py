@@ -26,6 +26,9 @@ RECORDS = 12
 DRAWN = 8
 """Records of a scripted Poisson draw, beside those that are replaced."""
 
+ROUNDED = 1e-5
+"""Distance of two contributions, in units of their clip bound C, that float32 arithmetic in another order may make."""
+
 
 @dataclass(frozen=True)
 class Pair:
@@ -224,6 +227,16 @@ def _changed(one: Release, other: Release) -> set[int]:
         return set()
     names: Sequence[int] | np.ndarray = range(len(one.answers)) if one.units is None else one.units
     return {int(unit) for unit, a, b in zip(names, one.answers, other.answers, strict=True) if not same(a, b)}
+
+
+def strangers(one: Release, other: Release) -> int:
+    """How many contributions to ``other`` are none of those to ``one``, beyond rounding; 0 where they are not known."""
+    if one.probes is None or other.probes is None:
+        return 0
+    if not len(one.probes):
+        return len(other.probes)
+    nearest = (other.probes[:, None] - one.probes[None]).square().mean(dim=2).amin(dim=1).sqrt()
+    return int((~(nearest <= ROUNDED)).sum())
 
 
 def same(one: torch.Tensor, other: torch.Tensor) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,10 @@ Script = Callable[[int, Mechanism], "np.ndarray | None"]
 """(step, mechanism) -> the units that this step has to draw; None leaves the sanitizer's own draw."""
 
 LENGTHS_A_RELEASE = 16
-"""Contributions of a release whose true length is measured one by one."""
+"""Contributions of a release that are measured one by one."""
+
+PROBES = 8
+"""Random directions in which contributions are kept, in place of their many numbers: they tell two of them apart."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +48,10 @@ class Release:
     """What each unit handed in, before the clip: ``[m, ...]`` of the drawn shards, ``[K, ...]`` votes. None for records."""
     lengths: tuple[float, ...]
     """True L2 norms of single records' clipped contributions, in units of the clip bound C."""
+    probes: torch.Tensor | None
+    """``[n, PROBES]``: products of every drawn record's clipped contribution, in units of C, with fixed Gaussian vectors; the
+    difference of two has the length of the contributions' difference times sqrt(PROBES), in the mean square. None where there
+    are no single records, or more than are measured."""
 
 
 class Observer(Sanitizer):
@@ -66,6 +74,8 @@ class Observer(Sanitizer):
         self._forced, self._script = forced, script
         self._handed: torch.Tensor | None = None
         self._lengths: list[float] = []
+        self._probes: list[torch.Tensor] | None = None
+        self._handed_before = 0
         self._units: np.ndarray | None = None
         self.seen: list[Release] = []
         self.draws: list[tuple[int, np.ndarray]] = []
@@ -103,17 +113,19 @@ class Observer(Sanitizer):
                 self._measure(contribution, max_grad_norm)
                 yield contribution
 
-        self._lengths = []
+        self._lengths, self._probes, self._handed_before = [], [], self.records_handed
         return super().release_records(measured(), max_grad_norm=max_grad_norm)
 
     def _measure(self, contribution: Contribution, max_grad_norm: float) -> None:
         """The clip is as true as the norms that it is told; compare them with the tensors themselves."""
+        assert self._probes is not None
         weights = clip_weights(contribution.norms.detach(), max_grad_norm)
         for row in range(min(len(weights), LENGTHS_A_RELEASE - len(self._lengths))):
             alone = torch.zeros_like(weights)
             alone[row] = weights[row]
-            length = torch.linalg.vector_norm(contribution.weighted_sum(alone).detach(), dtype=torch.float64)
-            self._lengths.append(float(length) / max_grad_norm)
+            clipped = contribution.weighted_sum(alone).detach().cpu().double().flatten() / max_grad_norm
+            self._lengths.append(float(torch.linalg.vector_norm(clipped)))
+            self._probes.append(_directions(len(clipped)) @ clipped)
 
     def release_rows(self, answers: torch.Tensor, **bounds: Any) -> torch.Tensor:
         self._handed = answers.detach().cpu().clone()
@@ -137,6 +149,9 @@ class Observer(Sanitizer):
         mechanism = self._declared[phase].mechanism
         assert isinstance(mechanism, Releasing)  # the sanitizer refuses releases of all others
         std = declared_release(mechanism, call)[0] * unit
+        probes = None
+        if self._probes is not None and len(self._probes) == self.records_handed - self._handed_before:
+            probes = torch.stack(self._probes) if self._probes else torch.zeros(0, PROBES, dtype=torch.float64)
         clean = total.detach().cpu().double().clone()
         release = Release(
             step=step,
@@ -148,9 +163,10 @@ class Observer(Sanitizer):
             units=self._units,
             answers=self._handed,
             lengths=tuple(self._lengths),
+            probes=probes,
         )
         self.seen.append(release)
-        self._lengths = []
+        self._lengths, self._probes = [], None
         return _forced(release, mechanism).to(released) if self._forced else released
 
 
@@ -161,6 +177,12 @@ class ShutObserver(Observer):
         self.opened += 1
 
     def close_step(self) -> None: ...
+
+
+@lru_cache(maxsize=4)
+def _directions(size: int) -> torch.Tensor:
+    """Fixed Gaussian vectors ``[PROBES, size]``, float64."""
+    return torch.from_numpy(numpy_coins(0, "audit probes").standard_normal((PROBES, size)))
 
 
 def declared_release(mechanism: Releasing, call: int) -> tuple[float, tuple[int, ...]]:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from trainables.privacy.mechanism import RecordMechanism, ShardMechanism
 
-from .evidence import Evidence, Move, Pair, same
+from .evidence import Evidence, Move, Pair, same, strangers
 from .observer import draws_in_secret, units_of
 from .subject import Run
 from .verdict import Verdict
@@ -79,10 +79,11 @@ def sensitivity(evidence: Evidence) -> Verdict:
     lengths = [length for run in (evidence.base, *evidence.real) for release in run.releases for length in release.lengths]
     if lengths and max(lengths) > 1:
         return "failed", f"a record's clipped contribution has {max(lengths):.6f} times the length of its bound: wrong norms"
-    if evidence.stateless:
+    wrong = next((found for found in map(_moved_others, evidence.neighbours) if found), "")
+    if not wrong and evidence.stateless:
         wrong = _changed_draw(evidence)
-        if wrong:
-            return "failed", wrong
+    if wrong:
+        return "failed", wrong
     if not where:
         return "not applicable", "no step made a release"
     pairs = len(evidence.neighbours) + len(evidence.whole_units)
@@ -100,6 +101,19 @@ def _allowed(move: Move, pair: Pair) -> tuple[float, str]:
         return 1.0, ""
     carried = move.mechanism.carried if isinstance(move.mechanism, ShardMechanism) else 0.0
     return carried, ": no answer of a drawn unit had changed"
+
+
+def _moved_others(pair: Pair) -> str:
+    """What is wrong where replacing one record changes what others contribute; empty if nothing."""
+    for one, other in zip(pair.base.releases, pair.run.releases, strict=True):
+        drawn = set(pair.records) & set(() if one.units is None else one.units.tolist())
+        changed = strangers(one, other)
+        if changed > len(drawn):
+            return (
+                f"{changed} contributions to step {one.step} change ({pair.what}): one may depend on its own record, "
+                "on releases and on public coins, and on no other record"
+            )
+    return ""
 
 
 def _changed_draw(evidence: Evidence) -> str:
@@ -144,7 +158,7 @@ def disjoint(evidence: Evidence) -> Verdict:
 
 
 def stateless(evidence: Evidence) -> Verdict:
-    """The answers of a draw are the same whatever was drawn before, and whoever is drawn with it."""
+    """Answers and contributions of a draw are the same whatever was drawn before, and whoever is drawn with it."""
     mechanisms = evidence.stateless
     if not mechanisms:
         why = {
@@ -164,8 +178,16 @@ def stateless(evidence: Evidence) -> Verdict:
             compared += 1
             if not same(one.total, other.total):
                 return "failed", f"the same draw at step {one.step} is answered otherwise after other draws: something is kept"
-    alone = 0
+    alone = records = 0
     for one, other in zip(evidence.other_draw.base.releases, evidence.other_draw.run.releases, strict=True):
+        changed = strangers(one, other)  # a record less is drawn in the other run, where any is
+        if changed:
+            return "failed", (
+                f"{changed} records contribute otherwise to step {one.step} where a record less is "
+                "drawn with them: a contribution may depend on its own record alone"
+            )
+        if one.step % 2 and other.probes is not None:
+            records += len(other.probes)
         if one.answers is None or other.answers is None or one.units is None or other.units is None:
             continue
         theirs = dict(zip(other.units.tolist(), other.answers, strict=True))
@@ -177,6 +199,7 @@ def stateless(evidence: Evidence) -> Verdict:
     if not compared:
         return "not applicable", "no second step of a phase with secret draws was reached"
     more = f"; {alone} answers do not depend on who else was drawn" if alone else ""
+    more += f"; {records} records contribute the same where one less is drawn with them" if records else ""
     return "passed", f"{compared} releases of equal draws after other draws are equal to the bit{more}"
 
 
