@@ -339,7 +339,7 @@ def _print_prices(plan: Plan, console: Console) -> None:
         row = [many if len(relations) > 1 else words, f"{price['epsilon']:.4g}"]
         table.add_row(*row, *([f"{price['base_epsilon']:.4g}"] if target is not None else []))
     console.print()
-    console.print(table)
+    as_wide_as_needed(console).print(table)
     console.print(
         "A generator that was named before any was seen has its own epsilon. All of this sweep can be seen: choosing from it "
         "costs the first line. The others are what `search: {strategy: random_best}` would have cost, at a mean of as many.",
