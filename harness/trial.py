@@ -67,12 +67,16 @@ def load_planted(data: Mapping[str, Any], folders: Folders) -> tuple[Dataset, Da
 
 
 def prepare_torch(resources: Mapping[str, Any]) -> torch.device:
-    """Give torch as many threads as the job has processors, and return its device: the GPU if it asks for one, else the CPU.
+    """Give torch as many threads as the job has processors and memory that stays, and return its device: the GPU if it asks
+    for one, else the CPU.
 
     Raises ``RuntimeError`` if it asks for a GPU and there is none.
     """
     import torch
 
+    from trainables.allocator import keep_freed_memory
+
+    keep_freed_memory()
     torch.set_num_threads(max(1, int(resources["cpu"])))
     if not resources["gpu"]:
         return torch.device("cpu")

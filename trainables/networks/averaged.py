@@ -41,11 +41,15 @@ class AveragedGenerator:
         self._optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self._optimizer.step()
-        with torch.no_grad():
-            for kept, new in zip(self.average.parameters(), self.generator.parameters(), strict=True):
-                kept.lerp_(new, 1 - decay)
-            for copied, buffer in zip(self.average.buffers(), self.generator.buffers(), strict=True):
-                copied.copy_(buffer)
+        self.follow(decay)
+
+    @torch.no_grad()
+    def follow(self, decay: float) -> None:
+        """``average`` keeps ``decay`` of its weights and takes the rest from ``generator``, and all of its buffers."""
+        for kept, new in zip(self.average.parameters(), self.generator.parameters(), strict=True):
+            kept.lerp_(new, 1 - decay)
+        for copied, buffer in zip(self.average.buffers(), self.generator.buffers(), strict=True):
+            copied.copy_(buffer)
 
     def released(self) -> dict[str, torch.Tensor]:
         """Weights and buffers of the average, as ``generator.<name>``."""

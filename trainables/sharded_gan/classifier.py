@@ -14,7 +14,7 @@ from trainables.networks.critic import Classifiers
 
 from .critics import Batches
 from .settings import ClassifierConfig
-from .signals import Generate, Stateless, in_groups
+from .signals import Generate, Stateless, in_groups, is_wide
 
 
 class SequentialClassifier(Stateless):
@@ -42,7 +42,7 @@ class SequentialClassifier(Stateless):
     def answers(self, shards: np.ndarray, images: torch.Tensor, labels: torch.Tensor, step: int) -> torch.Tensor:
         """``[m, B, C, H, W]``: gradient of -score_k in every image."""
         common, adam = self._seen_fakes(step)
-        groups = in_groups(shards)
+        groups = in_groups(shards, 1 if is_wide(self._config.channels, self._device) else None)
         return torch.cat([self._answers(group, images, labels, step, common, adam) for group in groups])[: len(shards)]
 
     def _seen_fakes(self, step: int) -> tuple[Classifiers, torch.optim.Adam]:

@@ -25,16 +25,26 @@ from trainables.networks.stacked import StackedGenerators
 from .critics import Batches, CriticTraining
 from .generators import generator_recipe
 from .settings import CriticConfig
+from .signals import is_wide
 from .states import save_states
 
 
 def critics(config: Mapping[str, Any], train: Dataset, test: Dataset, directory: Path, device: torch.device) -> None:
     """Stage: WGAN-GP on shards ``first`` to ``first + count``; keeps the critics and drops the shards' own generators."""
     seed, shards, batches = _shards(config, train, device)
+    groups = [[shard] for shard in shards] if is_wide(config["critic"]["channels"], device) else [shards]
+    states = [_trained_critics(config, train.info, seed, group, batches, device) for group in groups]
+    save_states(directory, {name: torch.cat([state[name] for state in states]) for name in states[0]})
+
+
+def _trained_critics(
+    config: Mapping[str, Any], info: DataInfo, seed: int, shards: list[int], batches: Batches, device: torch.device
+) -> dict[str, torch.Tensor]:
+    """The critics of ``shards`` after pretraining side by side; tensors ``[len(shards), ...]``."""
     settings, pretraining = CriticConfig.model_validate(config["critic"]), config["pretraining"]
     sizes = {"channels": settings.channels, "count": len(shards)}
-    network = Critics(train.info.shape, train.classes, **sizes, rngs=_coins(seed, "critic", shards)).to(device)
-    local = _LocalGenerators(pretraining, train.info, seed, shards, device)
+    network = Critics(info.shape, info.classes, **sizes, rngs=_coins(seed, "critic", shards)).to(device)
+    local = _LocalGenerators(pretraining, info, seed, shards, device)
     optimizer = torch.optim.Adam(local.parameters(), lr=pretraining["learning_rate"], betas=(0.5, 0.9))
     training = CriticTraining(settings, network, pretraining["learning_rate"])
     for step in range(pretraining["steps"]):
@@ -47,7 +57,7 @@ def critics(config: Mapping[str, Any], train: Dataset, test: Dataset, directory:
             training.update(batches, shards, fakes, seed=seed, purpose="pretraining batch", step=step, number=number)
         labels = torch.stack(
             [
-                torch.randint(train.classes, (settings.batch,), generator=torch_coins(seed, "pretraining labels", step, shard))
+                torch.randint(info.classes, (settings.batch,), generator=torch_coins(seed, "pretraining labels", step, shard))
                 for shard in shards
             ]
         ).to(device)
@@ -55,7 +65,7 @@ def critics(config: Mapping[str, Any], train: Dataset, test: Dataset, directory:
         optimizer.zero_grad(set_to_none=True)
         loss.backward(inputs=list(local.parameters()))
         optimizer.step()
-    save_states(directory, network.state_dict())
+    return network.state_dict()
 
 
 def encoders(config: Mapping[str, Any], train: Dataset, test: Dataset, directory: Path, device: torch.device) -> None:

@@ -28,7 +28,8 @@ class PretrainingConfig(_Settings):
     learning_rate: float = Field(default=1e-4, gt=0)
     """Adam's rate for both."""
     shards_per_job: int = Field(default=50, ge=1)
-    """Critics that one job trains, side by side. Their rounding depends on it, so trials of another number are others."""
+    """Critics that one job trains, narrow ones side by side. Their rounding depends on it, so trials of another number are
+    others."""
 
 
 class CriticConfig(_Settings):

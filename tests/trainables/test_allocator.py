@@ -1,0 +1,37 @@
+"""Freed memory that stays with the process, seen by the page faults that the next block takes."""
+
+import subprocess
+import sys
+
+import pytest
+
+from trainables.allocator import keep_freed_memory
+
+PAGES = 20_000  # of 4 KiB: 80 MB, well above where glibc gives a freed block back at once
+PROGRAM = f"""
+import resource, sys
+from trainables.allocator import keep_freed_memory
+if sys.argv[1] == "kept":
+    keep_freed_memory()
+for _ in range(3):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    block = b"1" * (4096 * {PAGES})
+    del block
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+def faults_of_the_third_block(how: str) -> int:
+    found = subprocess.run([sys.executable, "-c", PROGRAM, how], capture_output=True, text=True, check=True)
+    return int(found.stdout)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc's settings")
+def test_a_freed_block_is_used_again_without_page_faults():
+    assert faults_of_the_third_block("default") > PAGES / 2
+    assert faults_of_the_third_block("kept") < PAGES / 100
+
+
+def test_a_c_library_without_the_setting_is_left_alone(monkeypatch):
+    monkeypatch.setattr("ctypes.CDLL", lambda name: object())
+    assert keep_freed_memory() is False
