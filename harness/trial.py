@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainables import registry
+from trainables.allocator import give_back_freed_memory, keep_freed_memory
 from trainables.base import DataInfo, Dataset, phase_of
 from trainables.privacy.budget import Budget
 
@@ -74,8 +75,6 @@ def prepare_torch(resources: Mapping[str, Any]) -> torch.device:
     """
     import torch
 
-    from trainables.allocator import keep_freed_memory
-
     keep_freed_memory()
     torch.set_num_threads(max(1, int(resources["cpu"])))
     if not resources["gpu"]:
@@ -127,6 +126,7 @@ def run_trial(
                 status, resumable = "failed", False
             if status == "failed" and resumable and (damaged := _damaged_stage(folders, job)):
                 status, message = "lost", damaged
+        give_back_freed_memory()  # Parquet has an allocator of its own, and this process may go on to another trial
         try:
             run.settle(stopped=status == "interrupted", violated=not resumable)
             run.commit(status, message, fields, resumable)

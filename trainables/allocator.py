@@ -1,8 +1,9 @@
-"""How this process keeps its memory. Changes no number and no peak, only the time that memory takes to come."""
+"""How this process keeps its memory. Changes no number, only the time that memory takes to come."""
 
 from __future__ import annotations
 
 import ctypes
+from typing import Any
 
 KEPT = 1 << 30
 """Blocks of up to so many bytes, and so many at the end of the heap, stay with the process when they are freed."""
@@ -17,7 +18,19 @@ def keep_freed_memory(kept: int = KEPT) -> bool:
     asks for the same blocks at every step, and the kernel clears every page of them again: a third of the time of GS-WGAN's
     generator at its published width and a quarter of a step of dp_energy were page faults. torch has no such pool on CPUs.
     """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # glibc alone has it
+    mallopt = _of_libc("mallopt")
     if mallopt is None:
         return False
     return bool(mallopt(_M_MMAP_THRESHOLD, kept)) and bool(mallopt(_M_TRIM_THRESHOLD, kept))
+
+
+def give_back_freed_memory() -> None:
+    """Return what is free to the kernel, for libraries that allocate past malloc and for other processes."""
+    trim = _of_libc("malloc_trim")
+    if trim is not None:
+        trim(0)
+
+
+def _of_libc(name: str) -> Any:
+    """A function that glibc alone has, or None."""
+    return getattr(ctypes.CDLL(None), name, None)

@@ -5,15 +5,17 @@ import sys
 
 import pytest
 
-from trainables.allocator import keep_freed_memory
+from trainables.allocator import give_back_freed_memory, keep_freed_memory
 
 PAGES = 20_000  # of 4 KiB: 80 MB, well above where glibc gives a freed block back at once
 PROGRAM = f"""
 import resource, sys
-from trainables.allocator import keep_freed_memory
-if sys.argv[1] == "kept":
+from trainables.allocator import give_back_freed_memory, keep_freed_memory
+if sys.argv[1] != "default":
     keep_freed_memory()
 for _ in range(3):
+    if sys.argv[1] == "given back":
+        give_back_freed_memory()
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     block = b"1" * (4096 * {PAGES})
     del block
@@ -30,8 +32,10 @@ def faults_of_the_third_block(how: str) -> int:
 def test_a_freed_block_is_used_again_without_page_faults():
     assert faults_of_the_third_block("default") > PAGES / 2
     assert faults_of_the_third_block("kept") < PAGES / 100
+    assert faults_of_the_third_block("given back") > PAGES / 2
 
 
 def test_a_c_library_without_the_setting_is_left_alone(monkeypatch):
     monkeypatch.setattr("ctypes.CDLL", lambda name: object())
     assert keep_freed_memory() is False
+    give_back_freed_memory()  # no error
