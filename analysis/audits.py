@@ -23,7 +23,9 @@ def audits(results: Results) -> list[Section]:
     table = TableBlock("Lower bounds on epsilon from one run", columns_of(shown), rows_of(shown))
     notes = (
         "Steinke, Nasr & Jagielski (2023): canaries are in the data by secret fair coins, and these coins are guessed. "
-        f"Each bound holds with {confidence} confidence by itself; where there are many, some are too high by chance.",
+        f"Each bound holds with {confidence} confidence by itself; where there are many, some are too high by chance. An "
+        "account is called wrong where the smallest probability in a cell, times its seeds and scores (Bonferroni), is below 1 "
+        "minus that confidence.",
         "A bound of 0 is no proof of anything: an audit can refute an epsilon and cannot confirm one.",
         "The control is the same training without noise. No epsilon covers these rows: they are for the owner of the data.",
     )

@@ -34,11 +34,17 @@ class AuditRow:
     """The bound of the same training without noise; None where there is no control of it yet."""
     p_at_epsilon: float | None
     """The smallest probability, over the seeds, of so many right guesses under the proven epsilon."""
+    looks: int
+    """Numbers of right guesses that were looked at in the cell: seeds x scores."""
 
     @property
     def wrong(self) -> bool:
-        """Whether a lower bound lies above the proven epsilon."""
-        return self.epsilon is not None and any(bound > self.epsilon for bound in self.bounds)
+        """Whether the proven epsilon is refuted at the audit's confidence, over all seeds and scores of the cell together.
+
+        The Bonferroni correction: with a true epsilon, one of n probabilities is below (1 - confidence) / n in at most a share
+        1 - confidence of all cells, even though the seeds share their coins.
+        """
+        return self.p_at_epsilon is not None and self.p_at_epsilon * self.looks < 1 - self.confidence
 
     @property
     def verdict(self) -> str:
@@ -47,11 +53,17 @@ class AuditRow:
             return "the method has none."
         if self.wrong:
             return (
-                f"THE ACCOUNT IS WRONG: epsilon exceeds {max(self.bounds):.3g}, and {self.epsilon:.3g} is called proven; under "
-                f"it so many right guesses have a probability of at most {self.p_at_epsilon:.2g}. Release nothing."
+                f"THE ACCOUNT IS WRONG: {self.epsilon:.3g} is called proven, and under it so many right guesses have a "
+                f"probability of at most {self.p_at_epsilon:.2g}{self._corrected}. Release nothing."
             )
         if self.epsilon is None:
             return "There is no proven epsilon to contradict."
+        if self.p_at_epsilon is not None and max(self.bounds) > self.epsilon:
+            return (
+                "A bound lies above the proven epsilon, as may happen by chance: under it so many right guesses have a "
+                f"probability of at most {self.p_at_epsilon:.2g}{self._corrected}. "
+                f"Not refuted at {self.confidence:g} confidence."
+            )
         if self.control is None:
             return "Without a control nobody knows whether this audit could have noticed anything."
         if self.control <= self.epsilon:
@@ -60,6 +72,13 @@ class AuditRow:
                 "proven epsilon."
             )
         return f"No contradiction, and without noise the audit shows {self.control:.3g}. This does not prove the epsilon."
+
+    @property
+    def _corrected(self) -> str:
+        """The probability after the correction; empty where there was one look."""
+        if self.looks == 1 or self.p_at_epsilon is None:
+            return ""
+        return f", {min(self.p_at_epsilon * self.looks, 1.0):.2g} for the best of {self.looks} (Bonferroni)"
 
 
 def audit_rows(trials: Iterable[Mapping[str, Any]]) -> list[AuditRow]:
@@ -74,6 +93,7 @@ def audit_rows(trials: Iterable[Mapping[str, Any]]) -> list[AuditRow]:
     for members in cells.values():
         first, settings = members[0]
         proven = [trial["epsilon"] for trial, _ in members if trial["epsilon"] is not None and math.isfinite(trial["epsilon"])]
+        looks = sum("bound" in audit[key] for _, audit in members for key in SCORES)
         for key, name in SCORES.items():
             found = [audit[key] for _, audit in members if "bound" in audit[key]]
             chances = [one["p_at_epsilon"] for one in found if one["p_at_epsilon"] is not None]
@@ -90,6 +110,7 @@ def audit_rows(trials: Iterable[Mapping[str, Any]]) -> list[AuditRow]:
                     highest=settings["highest_bound"],
                     control=controls.get(_setting(first), {}).get(key, {}).get("bound"),
                     p_at_epsilon=min(chances, default=None),
+                    looks=looks,
                 )
             )
     return rows

@@ -1,7 +1,9 @@
 """Planted data of audited sweeps: the secret coins of a data set, and the data that they make.
 
 The coins lie in ``ROOT/audits/KEY.json``, for the owner's eyes only. They are made once for a data set and its audit settings,
-whichever command asks first, and every trial, stage and sweep under the root reads the same ones. The fingerprint of planted
+whichever command asks first, and every trial, stage and sweep under the root reads the same ones. How many of them are
+guessed, at which confidence and from how many images belongs to these settings: another choice after a look draws other
+coins and makes other trials, so that no bound is one of several that the same coins allowed. The fingerprint of planted
 data is a hash of the fingerprint before, the settings and the coins with a random salt; so trial ids, stages and releases
 follow, and nobody can guess coins by their hash.
 """
@@ -31,8 +33,10 @@ AUDIT_VERSION = 1
 """Raised whenever the same trial would get another audit."""
 
 
-def planted(data: Data, audit: AuditSpec, folders: Folders) -> Data:
+def planted(data: Data, audit: AuditSpec, samples: int, folders: Folders) -> Data:
     """``data`` with its canaries: another fingerprint, and ``audit`` says how they are planted. Makes the coins if need be.
+
+    ``samples`` are the images that the black box looks at.
 
     Raises ``DataError`` where there are not enough records for so many canaries, or where this sweep's coins were lost.
     """
@@ -47,6 +51,9 @@ def planted(data: Data, audit: AuditSpec, folders: Folders) -> Data:
         "kind": audit.kind,
         "spare": spare,
         "before": data.fingerprint,
+        "guesses": audit.guess_count,
+        "confidence": audit.confidence,
+        "samples": samples,
         "version": canaries.PLANTING_VERSION,
     }
     document["coins"] = hashlib.sha256(canonical_json(document).encode()).hexdigest()[:16]
@@ -64,7 +71,7 @@ def planted(data: Data, audit: AuditSpec, folders: Folders) -> Data:
 
 
 def evaluation(audit: AuditSpec) -> dict[str, Any]:
-    """What of the audit's settings decides how scores are turned into a bound."""
+    """How scores are turned into a bound."""
     return {"guesses": audit.guess_count, "confidence": audit.confidence, "version": AUDIT_VERSION}
 
 

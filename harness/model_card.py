@@ -52,7 +52,7 @@ def _privacy(said: Mapping[str, Any]) -> list[str]:
         "delta": f"{top['delta']:g} (1/N is {said['delta_check']['one_over_records']:.2g}, N = {data['records']:,})",
         "unit": "one image",
         "neighbours": RELATIONS[own["neighbours"]],
-        "accountant": f"{own['accountant'].upper()}, {own['accountant_version']}",
+        "accountant": _accountant(own, top),
         "generators of the sweep": f"{total['generators']}",
         f"spent on `{data['lineage']}` in all sweeps that the ledger knows": "; ".join(
             f"epsilon {text(part['epsilon'])} ({part['neighbours'].replace('_', ' ')}), {part['generators']:,} generators"
@@ -84,6 +84,16 @@ def _privacy(said: Mapping[str, Any]) -> list[str]:
         choice,
         "`privacy.json` has all of it in a form for programs.",
     ]
+
+
+def _accountant(own: Mapping[str, Any], top: Mapping[str, Any]) -> str:
+    """The generator's, and that of the epsilon to quote where it is another."""
+    if own["accountant"] == top["accountant"]:
+        return f"{own['accountant'].upper()}, {own['accountant_version']}"
+    return (
+        f"{top['accountant'].upper()} for the epsilon to quote, {own['accountant'].upper()} for this generator alone, "
+        f"{own['accountant_version']}"
+    )
 
 
 def _phase(number: int, phase: Mapping[str, Any]) -> str:

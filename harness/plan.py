@@ -223,7 +223,7 @@ class _Planner:
         self._folders, self._accounts = folders, Accounts(calibrations)
         self._attempts, self._ledger = attempts, accounts
         self._driver = holder(folders.lock)
-        self._data: dict[str, Data] = {}
+        self._data: dict[tuple[str, int], Data] = {}
         self._mechanisms: dict[tuple[str, str, str, str], tuple[tuple[Phase, ...], tuple[Stage, ...]]] = {}
         self._cells: dict[tuple[str, str, str, str], str] = {}
         self._evaluations: dict[tuple[Any, ...], tuple[Stage, str]] = {}
@@ -328,14 +328,15 @@ class _Planner:
         return self._evaluations[key]
 
     def _prepare_data(self, spec: TrialSpec) -> Data:
-        key = spec.data.model_dump_json()
+        samples = spec.evaluate.samples if spec.audit else 0
+        key = spec.data.model_dump_json(), samples
         if key not in self._data:
             section = "data"
             try:
                 data = prepare(spec.data, self._folders.fingerprints)
                 if spec.audit:
                     section = "audit"
-                    data = audits.planted(data, spec.audit, self._folders)
+                    data = audits.planted(data, spec.audit, samples, self._folders)
             except DataError as error:
                 raise InputError(spec.problem(section, str(error))) from None
             self._data[key] = data

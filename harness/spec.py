@@ -176,7 +176,8 @@ class AuditSpec(_Section):
     out, or from the test set, which then does without them."""
     guesses: int | None = Field(default=None, ge=2)
     """Coins r that are guessed: the half with the highest scores for in, the half with the lowest for out. Even. Empty: half
-    of the canaries. Fix it before looking: a number chosen afterwards proves nothing."""
+    of the canaries. It belongs to the coins, as ``confidence`` and ``evaluate.samples`` do: another number, chosen after a
+    look, would prove nothing, and so it draws other coins and trains anew."""
     confidence: float = Field(default=0.95, gt=0.5, lt=1)
     """Of every lower bound by itself."""
     control: bool = True

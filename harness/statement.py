@@ -17,7 +17,7 @@ from trainables.privacy.accounting import Accountant
 from trainables.privacy.mechanism import Phase, SelectionMechanism, to_dict
 
 from . import rows, store
-from .audit_rows import audit_rows
+from .audit_rows import SCORES, audit_rows
 from .calibrations import Calibrations
 from .ledger import read_attempts, unfinished_selections
 from .lock import holder
@@ -58,12 +58,13 @@ def statement(found: Releasable, metrics: Collection[str] | None = None) -> dict
     neighbours = privacy["neighbours"]
     (total,) = (part for part in totals if part.neighbours == neighbours)
     alone = sum(part.generators for part in totals) == 1
-    epsilon = found.epsilon if alone else max(total.epsilon, found.epsilon)
+    composed = not alone and total.epsilon >= found.epsilon
     return {
         "format": FORMAT,
         "headline": {
-            "epsilon": epsilon,
+            "epsilon": total.epsilon if composed else found.epsilon,
             "delta": found.delta,
+            "accountant": total.accountant if composed else found.accountant,
             "neighbours": neighbours,
             "unit": "one image",
             "against": "whoever has this generator, the only one of its sweep" if alone else _all_seen(total),
@@ -107,7 +108,10 @@ def statement(found: Releasable, metrics: Collection[str] | None = None) -> dict
         "audit": _audit(found),
         "metrics": _metrics(found, metrics),
         "scores_of_private_data": [
-            name for name, metric in METRICS.items() if metric.private and found.row.get(name) is not None
+            name
+            for name, metric in METRICS.items()
+            if (metric.private or (found.row["test_set"] == "private" and metric.reference != "none"))
+            and found.row.get(name) is not None
         ],
         "method": {
             "name": found.job["method"],
@@ -127,6 +131,9 @@ def _versions(found: Releasable) -> dict[str, Any]:
 
 def _all_seen(total: Total) -> str:
     count = total.generators - total.unproven
+    if count == 1:
+        others = "with a proof" if total.unproven else f"under {total.neighbours.replace('_', ' ')}"
+        return f"whoever has this generator, the only one of its sweep {others}"
     all_of_them = "both" if count == 2 else f"all {count:,}"
     return f"whoever has seen {all_of_them} generators of its sweep, failed and superseded ones too"
 
@@ -145,16 +152,20 @@ def _document(total: Total) -> dict[str, Any]:
 def _audit(found: Releasable) -> dict[str, Any] | None:
     """How the training was audited, and of public data what the audit found; None where it was not.
 
-    Raises ``Refused`` where a lower bound lies above the proven epsilon: then the account is wrong, whatever the reason.
+    Raises ``Refused`` where the audits of its seeds together refute the proven epsilon: then the account is wrong, whatever the
+    reason.
     """
     if not found.row.get("audit"):
         return None
     trials = store.read_committed(found.folders, "trials").to_pylist()
-    audits = audit_rows([found.row, *(trial for trial in trials if trial["control"])])
-    if wrong := [max(audit.bounds) for audit in audits if audit.wrong]:
+    siblings = (trial for trial in trials if trial["control"] or trial["cell_id"] == found.row["cell_id"])
+    audits = audit_rows(trial for trial in siblings if trial["audit"])
+    if wrong := [audit for audit in audits if audit.wrong]:
+        seeds = max(len(audit.bounds) for audit in wrong)
+        of = "the trial" if seeds == 1 else f"the trial and its {seeds - 1} other seed{'s' if seeds > 2 else ''}"
         raise Refused(
-            f"an audit of the trial shows that epsilon is over {max(wrong):.3g}, and {found.epsilon:.3g} is called proven: one "
-            "of the two is wrong, so nothing may leave"
+            f"an audit of {of} shows that epsilon is over {max(max(audit.bounds) for audit in wrong):.3g}, and "
+            f"{found.epsilon:.3g} is called proven: one of the two is wrong, so nothing may leave"
         )
     document = json.loads(found.row["audit"])
     settings = {name: document[name] for name in ("kind", "canaries", "guesses", "confidence", "highest_bound")}
@@ -163,13 +174,13 @@ def _audit(found: Releasable) -> dict[str, Any] | None:
     scores = [
         {
             "score": audit.score,
-            "right": audit.right[0],
-            "bound": audit.bounds[0],
+            "right": document[key]["right"],
+            "bound": document[key]["bound"],
             "control": audit.control,
             "says": audit.verdict,
         }
-        for audit in audits
-        if audit.bounds
+        for key, audit in zip(SCORES, audits, strict=True)
+        if "bound" in document[key]
     ]
     return {**settings, "scores": scores}
 

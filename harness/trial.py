@@ -422,6 +422,7 @@ class _TrialRun:
             fields = audit_kept(self.folders, self.job, sampler, planted, None)
             self.attempt.check_fence(force=True)
             self.folders.generator(self.attempt.trial_id).unlink()
+            self.folders.canary_scores(self.attempt.trial_id).unlink()  # sums over private records, without noise
             return fields
         samples = sample_rows(self.job, sampler)
         fields = evaluate_kept(self.folders, self.job, sampler, test, device)

@@ -22,9 +22,10 @@ from harness.folders import Folders
 from harness.plan import Plan, make_plan
 from harness.planfile import write_plan
 from harness.spec import load_sweep
-from harness.store import audit_rows, read
+from harness.store import AuditRow, audit_rows, read
 from harness.trial import load_data, load_planted, run_trial
 from trainables.data.canaries import TESTED, UNUSED
+from trainables.privacy.audit_bound import lower_bound, p_value
 
 FILE = """
 name: audited
@@ -220,6 +221,7 @@ def test_a_control_leaves_its_audit_and_nothing_else(finished: Path, capsys: pyt
     assert {path.name.partition(".")[0] for path in (folder / "samples").iterdir()} == {trial["trial_id"]}
     assert set(read(folder).history["trial_id"]) == {trial["trial_id"]}
     assert not list((folder / "checkpoints").glob("*[0-9a-f].pt"))
+    assert [path.name for path in (folder / "checkpoints").iterdir()] == [f"{trial['trial_id']}.canaries.pt"]
     assert all(stat.S_IMODE(path.stat().st_mode) == 0o600 for path in (folder / "checkpoints").iterdir())
     capsys.readouterr()
     command(finished, "--status", "--json")
@@ -241,19 +243,25 @@ def test_the_same_command_does_nothing_and_says_what_the_audit_showed(
     assert "This does not prove the epsilon." in said
 
 
-def test_other_guesses_are_a_new_evaluation_and_no_new_training(done: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    before = rows(done)
-    other = FILE.replace("guesses: 80", "guesses: 40")
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [("guesses: 80", "guesses: 40"), ("guesses: 80", "guesses: 80, confidence: 0.9"), ("samples: 100", "samples: 200")],
+)
+def test_what_a_bound_rests_on_cannot_be_chosen_after_a_look_at_the_same_coins(
+    done: Path, capsys: pytest.CaptureFixture[str], old: str, new: str
+) -> None:
+    before = {trial.trial_id for trial in plan_of(done).trials}
+    assert before == {row["trial_id"] for row in rows(done).values()}
+    other = FILE.replace(old, new)
     capsys.readouterr()
     command(done, "--dry-run", "--json", text=other)
     actions = {trial["trial_id"]: trial["action"] for trial in json.loads(capsys.readouterr().out)["trials"]}
-    assert actions == {before[False]["trial_id"]: "evaluate", before[True]["trial_id"]: "train"}, "no generator of it was kept"
-    assert command(done, text=other) == 0
-    after = rows(done)
-    assert after[False]["epsilon"] == before[False]["epsilon"]
-    assert json.loads(after[False]["audit"])["guesses"] == 40
-    assert json.loads(after[True]["audit"])["guesses"] == 40
-    assert not (done / "results" / "audited" / "generators" / f"{before[True]['trial_id']}.safetensors").exists()
+    assert list(actions.values()) == ["train", "train"]
+    assert not before & set(actions)
+    coins = [json.loads(path.read_text())["present"] for path in (done / "results" / "audits").iterdir()]
+    assert len(coins) == 2
+    assert coins[0] != coins[1]
+    assert {trial.trial_id for trial in plan_of(done).trials} == before, "the settings of before find the coins of before"
 
 
 def test_lost_coins_are_asked_for(done: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -296,11 +304,43 @@ def test_a_bound_above_the_account_is_shouted(finished: Path) -> None:
     grey = audit_rows([trial | {"audit": json.dumps(audit)}, control])[1]
     assert grey.wrong
     assert grey.verdict.startswith("THE ACCOUNT IS WRONG")
-    assert "at most 1e-06" in grey.verdict
+    assert "at most 1e-06, 2e-06 for the best of 2 (Bonferroni)" in grey.verdict
+    audit["grey_box"]["p_at_epsilon"] = 0.03
+    chance = audit_rows([trial | {"audit": json.dumps(audit)}, control])[1]
+    assert not chance.wrong, "of two scores one is below .05 more often than in 5 % of all audits"
+    assert "at most 0.03, 0.06 for the best of 2 (Bonferroni). Not refuted at 0.95 confidence." in chance.verdict
     alone = audit_rows([trial])[1]
     assert "Without a control nobody knows" in alone.verdict
     none = audit_rows([trial | {"audit": json.dumps(audit | {"grey_box": {"definition": "none"}})}, control])[1]
     assert none.verdict == "the method has none."
+
+
+def test_a_true_epsilon_is_called_wrong_in_at_most_five_percent_of_cells() -> None:
+    """Randomized response of epsilon 1, 3 seeds x 2 scores: without a correction about one cell in five would be accused."""
+    settings: dict[str, Any] = {"canaries": 100, "guesses": 100, "delta": 0.0}
+    bounds = [lower_bound(right=right, **settings) for right in range(101)]
+    chances = [p_value(1.0, right=right, **settings) for right in range(101)]
+    trial = dict.fromkeys(("method", "method_version", "config", "data_fingerprint", "delta", "neighbours"), "")
+    trial |= {"control": False, "cell_id": "cell", "label": "seed=0", "case": "", "epsilon": 1.0}
+
+    def cell(guessed: np.ndarray) -> list[AuditRow]:
+        found = []
+        for pair in guessed.tolist():
+            scores = {
+                name: {"right": right, "bound": bounds[right], "p_at_epsilon": chances[right]}
+                for name, right in zip(("black_box", "grey_box"), pair, strict=True)
+            }
+            audit = {**settings, "confidence": 0.95, "highest_bound": bounds[100], **scores}
+            found.append(trial | {"audit": json.dumps(audit)})
+        return audit_rows(found)
+
+    cells = [cell(guessed) for guessed in np.random.default_rng(0).binomial(100, np.e / (1 + np.e), (1000, 3, 2))]
+    accused = np.mean([any(row.wrong for row in rows) for rows in cells])
+    uncorrected = np.mean([any(max(row.bounds) > 1 for row in rows) for rows in cells])
+    assert uncorrected > 0.13
+    assert accused <= 0.05 + 0.034  # false-alarm rate of the test 1e-6: 4.9 standard deviations
+    assert all(row.wrong for row in cell(np.full((3, 2), 95)))
+    assert {row.looks for rows in cells for row in rows} == {6}
 
 
 # One trial -----------------------------------------------------------------------------------------------------------
@@ -359,7 +399,7 @@ def test_a_leak_past_the_sanitizer_is_shouted(
     )
     assert command(tmp_path, text=text.replace("samples: 100", "samples: 1000")) == 0
     said = capsys.readouterr().out
-    assert "black box: THE ACCOUNT IS WRONG: epsilon exceeds" in said
+    assert "black box: THE ACCOUNT IS WRONG: " in said
     assert "Release nothing." in said
     assert "grey box: the method has none." in said
     found = rows(tmp_path)

@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +26,11 @@ from harness.evaluate import load_kept_sampler
 from harness.folders import Folders, file_hash
 from harness.ledger import read_trial_attempts
 from harness.lock import DriverLock
+from harness.model_card import model_card
 from harness.planfile import read_job
 from harness.releasable import Refused, releasable
 from harness.release import IMAGES, Release
+from harness.totals import Total
 from trainables.evaluation.metrics import METRICS
 
 TRAIN = "{steps: 2, slots: 20, generator_channels: 4, features: pixels}"
@@ -185,6 +188,23 @@ def test_a_generator_without_siblings_has_its_own_epsilon(finished: Path, tmp_pa
     assert "the only one of its sweep" in statement.headline(said)
 
 
+def test_the_only_proven_generator_is_called_that(finished: Path) -> None:
+    total = Total(neighbours="replace_one", generators=2, unproven=1, epsilon=1.0, delta=1e-5, accountant="rdp")
+    assert statement._all_seen(total) == "whoever has this generator, the only one of its sweep with a proof"
+    others = [statement._all_seen(replace(total, generators=count, unproven=0)) for count in (1, 2, 3)]
+    assert others[0] == "whoever has this generator, the only one of its sweep under replace one"
+    assert others[1].startswith("whoever has seen both generators")
+    assert others[2].startswith("whoever has seen all 3 generators")
+
+
+def test_a_headline_by_another_accountant_says_so(finished: Path, tmp_path: Path) -> None:
+    said = released(finished, tmp_path / "out").statement
+    assert said["headline"]["accountant"] == said["generator"]["accountant"] == "pld"
+    said["headline"]["accountant"] = "rdp"
+    card = model_card(said, images=0, seed=0)
+    assert "| accountant | RDP for the epsilon to quote, PLD for this generator alone, " in card
+
+
 def test_the_best_of_a_private_selection_has_the_price_of_the_selection(finished: Path, tmp_path: Path) -> None:
     (row,) = rows(finished / "pick").values()
     said = release.release(finished / "pick", row["trial_id"], tmp_path / "out").statement
@@ -237,6 +257,39 @@ def test_an_epsilon_that_an_audit_contradicts_stays(results: Path, tmp_path: Pat
     assert found.endswith("one of the two is wrong, so nothing may leave")
 
 
+def test_an_epsilon_that_the_audit_of_another_seed_contradicts_stays(results: Path, tmp_path: Path) -> None:
+    trial_id, file = audited(results), tmp_path / "audited.yaml"
+    file.write_text(f"name: audited\n{SWEEPS['audited']}seeds: 2\n")
+    assert sweep.main([str(file), "--on", "inline", "--results", str(results)]) == sweep.OK
+    shutil.rmtree(results / "audited" / "compacted", ignore_errors=True)
+    said = release.release(results / "audited", trial_id, tmp_path / "fine").statement
+    assert [score["right"] for score in said["audit"]["scores"]] == [
+        json.loads(row["audit"])[key]["right"]
+        for row in store.read(results / "audited").trials.to_dict("records")
+        if row["trial_id"] == trial_id
+        for key in ("black_box", "grey_box")
+    ]
+
+    def of_seed_1(column: str, change: Callable[[Any], Any]) -> None:
+        (path,) = [
+            path for path in (results / "audited" / "trials").glob("*.parquet") if pq.read_table(path)["seed"][0].as_py()
+        ]
+        table = pq.read_table(path)
+        place = table.schema.get_field_index(column)
+        values = [change(value) for value in table.column(column).to_pylist()]
+        pq.write_table(table.set_column(place, table.schema.field(place), [values]), path)
+
+    def contradicted(text: str) -> str:
+        audit = json.loads(text)
+        return json.dumps({**audit, "grey_box": {**audit["grey_box"], "bound": 20.0, "p_at_epsilon": 1e-3}})
+
+    of_seed_1("audit", contradicted)
+    found = refusal(results / "audited", trial_id, tmp_path / "out")
+    assert found.startswith("an audit of the trial and its 1 other seed shows that epsilon is over 20, and 9.")
+    of_seed_1("cell_id", lambda value: "0" * 12)
+    assert release.release(results / "audited", trial_id, tmp_path / "other").statement["audit"]["scores"]
+
+
 def test_a_delta_over_one_in_n_is_warned_of(finished: Path, tmp_path: Path) -> None:
     (warning,) = statement.warnings(released(finished, tmp_path / "out", "alone", "dp_energy").statement)
     assert warning.startswith("Delta 0.01 exceeds 1/N = 0.0071")
@@ -269,7 +322,12 @@ def test_metrics_of_a_private_test_set_stay(results: Path, tmp_path: Path) -> No
     trial_id = trial(results)
     found = refusal(results / "several", trial_id, tmp_path / "out" / "new", metrics=["gen2real_cnn"])
     assert found == "--metrics gen2real_cnn cannot leave: the test set is declared private, without noise"
-    assert released(results, tmp_path / "out").statement["metrics"] == {}
+    said = released(results, tmp_path / "out").statement
+    assert said["metrics"] == {}
+    row = rows(results / "several")["energy"]
+    measured = {name for name in METRICS if row[name] == row[name]}
+    assert "gen2real_cnn" in said["scores_of_private_data"]
+    assert set(said["scores_of_private_data"]) == {name for name in measured if METRICS[name].reference != "none"}
     assert "## Measured" not in (tmp_path / "out" / "README.md").read_text()
 
 

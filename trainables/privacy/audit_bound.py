@@ -41,6 +41,8 @@ def p_value(
     from scipy.stats import binom
 
     if neighbours == "add_remove":
+        if epsilon > _MOST:
+            return 1.0  # no bound is above it, and e^epsilon may have no float
         epsilon, delta = 2 * epsilon, (1 + math.exp(epsilon)) * delta
     chance = 1 / (1 + math.exp(-epsilon))
     found = float(binom.sf(right - 1, guesses, chance))

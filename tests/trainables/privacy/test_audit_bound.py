@@ -50,6 +50,11 @@ def test_a_replaced_record_is_two_steps_where_neighbours_add_or_remove_one() -> 
     assert half == pytest.approx(whole / 2, abs=1e-5)
 
 
+def test_an_epsilon_whose_exponential_has_no_float_makes_everything_likely() -> None:
+    for epsilon in (65.0, 710.0, 1e6):
+        assert p_value(epsilon, canaries=10, guesses=10, right=9, delta=1e-5, neighbours="add_remove") == 1.0
+
+
 def test_randomized_response_is_not_refuted() -> None:
     """The mechanism that meets the bound: each coin told rightly with e^eps / (1 + e^eps). All 2,000 runs, false alarms 5 %."""
     import numpy as np
