@@ -3,11 +3,12 @@
 # make test-browser the report's page in a headless Chromium (Debian, Ubuntu: apt-get install chromium)
 # make test-cluster sweeps on a real Slurm that the tests start (Debian, Ubuntu: apt-get install slurm-wlm munge)
 # make lint         ruff and mypy
+# make bench        a table of what is fast and what bounds it, in under ten minutes on two quiet cores
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 INSTALLED := .venv/installed
 
-.PHONY: quickstart test test-browser test-cluster lint clean
+.PHONY: quickstart test test-browser test-cluster lint bench clean
 
 quickstart: $(INSTALLED)
 	$(BIN)/python -m harness.sweep sweeps/quickstart.yaml
@@ -24,6 +25,9 @@ test-cluster: $(INSTALLED)
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+bench: $(INSTALLED)
+	$(BIN)/python tests/benchmarks/bench.py
 
 $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

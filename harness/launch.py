@@ -6,6 +6,7 @@ import os
 import shutil
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from itertools import chain
 from pathlib import Path
 
 from . import ledger, store
@@ -21,12 +22,10 @@ def new_launch(plan: Plan, provenance: dict[str, str | None]) -> Path:
     """Write ``launches/<id>/plan.json`` for all that is to do; return its path."""
     stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%f")
     path = plan.folders.launches / f"{stamp}-{os.getpid()}" / "plan.json"
-    documents = {
-        identifier: stage_document(plan, stage, identifier, trial) for identifier, (stage, trial) in plan.stages.items()
-    }
-    documents |= {trial.trial_id: job_document(plan, trial, provenance) for trial in plan.to_do}
+    stages = ((folder, stage_document(plan, stage, folder, trial)) for folder, (stage, trial) in plan.stages.items())
+    trials = ((trial.trial_id, job_document(plan, trial, provenance)) for trial in plan.to_do)
+    write_plan(path, chain(stages, trials))
     plan.calibrations.save()
-    write_plan(path, documents)
     return path
 
 

@@ -8,18 +8,25 @@ from __future__ import annotations
 
 import json
 import mmap
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from .folders import write_text
+from .folders import write_texts
 from .ledger import LedgerError
 
 
-def write_plan(path: Path, jobs: Mapping[str, Mapping[str, Any]]) -> None:
-    """Write the documents of a launch's jobs by id."""
-    lines = ",\n".join(f"{json.dumps(job_id)}: {json.dumps(job)}" for job_id, job in jobs.items())
-    write_text(path, f'{{"jobs": {{\n{lines}\n}}}}')
+def write_plan(path: Path, jobs: Iterable[tuple[str, Mapping[str, Any]]]) -> None:
+    """Write the documents of a launch's jobs, (id, document) each; only one of them is in memory at a time."""
+    write_texts(path, _texts(jobs))
+
+
+def _texts(jobs: Iterable[tuple[str, Mapping[str, Any]]]) -> Iterator[str]:
+    before = '{"jobs": {\n'
+    for job_id, job in jobs:
+        yield f"{before}{json.dumps(job_id)}: {json.dumps(job)}"
+        before = ",\n"
+    yield "\n}}"
 
 
 def read_job(path: Path, job_id: str) -> Mapping[str, Any]:

@@ -409,7 +409,7 @@ def reveal(chosen: Selection) -> str:
     job = outer if best is None else {**job_document(best[0], best[1], provenance()), **_whole(outer)}
     stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%f")
     path = folders.launches / f"{stamp}-{os.getpid()}" / "plan.json"
-    write_plan(path, {job["trial_id"]: {**job, "kind": "train"}})
+    write_plan(path, [(job["trial_id"], {**job, "kind": "train"})])
     assert chosen.trial.account is not None
     attempt = Attempt.open(
         folders,

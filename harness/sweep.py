@@ -12,7 +12,7 @@ import os
 import sys
 from collections.abc import Sequence
 from contextlib import closing
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -323,7 +323,10 @@ def _conclude(plan: Plan, console: Console, *, interrupted: bool) -> int:
 def _print_json(document: object) -> None:
     """Print one JSON object; quietly less of it where the reader has seen enough, as in ``--json | head``."""
     try:
-        print(json.dumps(document, indent=1), flush=True)
+        texts = json.JSONEncoder(indent=1).iterencode(document)
+        while text := "".join(islice(texts, 100_000)):  # of 100,000 trials the whole would take gigabytes
+            sys.stdout.write(text)
+        print(flush=True)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is still buffered has to go somewhere
 

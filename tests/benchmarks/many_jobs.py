@@ -11,7 +11,7 @@ import os
 import secrets
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,8 +19,11 @@ from typing import Any
 NODES, GPUS, AT_ONCE = 8, 8, 16
 
 
-def run_many_jobs(folder: Path, count: int) -> None:
-    """Run ``count`` jobs on each side, and print seconds a job and their ratios."""
+def run_many_jobs(folder: Path, count: int, say: Callable[[str], None]) -> dict[str, tuple[float, float]]:
+    """Run ``count`` jobs on each side; say seconds a job and their ratios as they come.
+
+    Returns for every side (seconds a job, the same without process starts).
+    """
     token = folder / "token"
     token.touch(mode=0o600)
     token.write_text(secrets.token_hex(32))
@@ -50,26 +53,31 @@ def run_many_jobs(folder: Path, count: int) -> None:
         for _ in range(NODES):
             cluster.add_node(num_cpus=GPUS, num_gpus=GPUS, object_store_memory=80 * 2**20)
         ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
-        print(f"{NODES} virtual nodes, {ray.cluster_resources()['GPU']:g} GPUs, at most {AT_ONCE} jobs at once", flush=True)
+        say(f"{NODES} virtual nodes, {ray.cluster_resources()['GPU']:g} GPUs, at most {AT_ONCE} jobs at once")
         sides = {"plain Ray Tune": plain, "RayTuneExecutor": through_the_executor, "run_launch": through_a_launch}
         paces, wholes = [], []
         for name, side in sides.items():
-            began = time.perf_counter()
-            ends = side(folder / name, count)
+            began, used = time.perf_counter(), time.process_time()
+            ends, processes = side(folder / name, count)
+            driver = (time.process_time() - used) / count
             wholes.append((time.perf_counter() - began) / count)
             # Until twice as many have ended as run at once, processes are still being started.
             paces.append((ends[-1] - ends[2 * AT_ONCE]) / (count - 2 * AT_ONCE - 1))
-            print(f"{name:15s} {count} jobs: {wholes[-1]:.3f} s a job, {paces[-1]:.3f} s without process starts", flush=True)
+            say(
+                f"{name:15s} {count} jobs in {processes} processes: {wholes[-1]:.3f} s a job, {paces[-1]:.3f} s without their "
+                f"starts, {driver:.3f} s on the driver's processor"
+            )
         for number, name in enumerate(sides):
             ratios = [of_all[number] / of_all[0] for of_all in (wholes, paces)]
-            print(f"{name} / plain Ray Tune: {ratios[0]:.3f}, without process starts {ratios[1]:.3f}")
+            say(f"{name} / plain Ray Tune: {ratios[0]:.3f}, without process starts {ratios[1]:.3f}")
+        return dict(zip(sides, zip(wholes, paces, strict=True), strict=True))
     finally:
         ray.shutdown()
         cluster.shutdown()
 
 
-def through_the_executor(folder: Path, count: int) -> list[float]:
-    """The jobs as a sweep places them, and every one of them heard of once; when they ended."""
+def through_the_executor(folder: Path, count: int) -> tuple[list[float], int]:
+    """The jobs as a sweep places them, and every one of them heard of once; when they ended, in how many processes."""
     from harness.jobs import Job
 
     folder.mkdir()
@@ -78,10 +86,10 @@ def through_the_executor(folder: Path, count: int) -> list[float]:
     with _executor("no_op:run_job") as (executor, heard):
         executor.run(jobs, folder / "plan.json", heard, folder / "stop")
     assert heard.ended == Counter(job.id for job in jobs), f"{len(heard.ended)} of {count} jobs are heard of"
-    return heard.times
+    return heard.times, len(heard.processes)
 
 
-def through_a_launch(folder: Path, count: int) -> list[float]:
+def through_a_launch(folder: Path, count: int) -> tuple[list[float], int]:
     """The jobs as the trials of a sweep whose file is planned, launched and finished: a row in its table for every one."""
     from harness import store
     from harness.expand import expand
@@ -106,7 +114,7 @@ def through_a_launch(folder: Path, count: int) -> list[float]:
     table = store.read(folders.sweep).trials
     assert sorted(table.trial_id) == sorted(trial.trial_id for trial in plan.trials), "one row a trial"
     assert len(table) == count
-    return heard.times
+    return heard.times, len(heard.processes)
 
 
 class _Heard:
@@ -136,11 +144,10 @@ def _executor(target: str) -> Iterator[tuple[Any, _Heard]]:
         yield ray_tune.RayTuneExecutor(Cluster("virtual"), max_concurrent=AT_ONCE, target=target), heard
     finally:
         ray_tune.tune.TuneConfig = real
-    print(f"{len(heard.processes)} processes")
 
 
-def plain(folder: Path, count: int) -> list[float]:
-    """The same number of trials of a trainable that does nothing, all of them in the table of results; when they ended."""
+def plain(folder: Path, count: int) -> tuple[list[float], int]:
+    """The same number of trials of a trainable that does nothing, all of them in the table of results; as above."""
     from no_op import trainable
     from ray import tune
 
@@ -161,5 +168,4 @@ def plain(folder: Path, count: int) -> list[float]:
             run_config=tune.RunConfig(name="jobs", storage_path=str(folder), verbose=0, callbacks=[Clock()]),
         ).fit()
     assert [result.metrics["status"] for result in results] == ["completed"] * count
-    print(len({result.metrics["process_id"] for result in results}), "processes")
-    return times
+    return times, len({result.metrics["process_id"] for result in results})

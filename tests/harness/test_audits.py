@@ -354,7 +354,7 @@ def test_a_resumed_trial_goes_on_with_what_its_releases_have_said(begun: Path, m
     for root, stops in ((begun, False), (shutil.copytree(begun, begun / "copy"), True)):
         folders = Folders(root / "results", "audited")
         job, path = {**job_document(plan, trial, {}), "kind": "train"}, folders.launches / "test" / "plan.json"
-        write_plan(path, {trial.trial_id: job})
+        write_plan(path, [(trial.trial_id, job)])
         if stops:
 
             def stop(progress: Any, stop_file: Path = path.parent / "stop") -> None:

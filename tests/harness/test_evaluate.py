@@ -128,7 +128,7 @@ def test_diversity_and_memorization_reach_the_row_with_their_details(tmp_path: P
     (trial,) = made.trials
     job: dict[str, Any] = {**job_document(made, trial, {}), "kind": "train"}
     path = made.folders.launches / "test" / "plan.json"
-    write_plan(path, {trial.trial_id: job})
+    write_plan(path, [(trial.trial_id, job)])
     compute_stage(
         made.folders, job["evaluation"]["stage"], trial.reference, *load_data(job["data"], made.folders), torch.device("cpu")
     )
@@ -155,7 +155,7 @@ def test_inception_metrics_and_their_weights_reach_the_row(tmp_path: Path, incep
     trial = dataclasses.replace(made.trials[0], reference=reference, inception=given)
     job: dict[str, Any] = {**job_document(made, trial, {}), "kind": "train"}
     path = made.folders.launches / "test" / "plan.json"
-    write_plan(path, {trial.trial_id: job})
+    write_plan(path, [(trial.trial_id, job)])
     train, test = load_data(job["data"], made.folders)
     few = dataclasses.replace(test, images=test.images[:10], labels=test.labels[:10])
     identifier = stage_id(reference, trial.data.fingerprint)

@@ -21,7 +21,7 @@ JOBS = {
 
 def test_every_job_is_found(tmp_path: Path) -> None:
     path = tmp_path / "launch" / "plan.json"
-    write_plan(path, JOBS)
+    write_plan(path, JOBS.items())
     assert {job_id: read_job(path, job_id) for job_id in JOBS} == JOBS
     assert json.loads(path.read_text()) == {"jobs": JOBS}, "it is JSON all the same"
 

@@ -39,7 +39,7 @@ class Launch:
         (trial,) = plan.trials
         self.document = {**job_document(plan, trial, {}), "kind": "train"}
         self.path = self.folders.launches / name / "plan.json"
-        write_plan(self.path, {trial.trial_id: self.document})
+        write_plan(self.path, [(trial.trial_id, self.document)])
         self.job = Job(id=trial.trial_id, kind="train", label="trial", memory=GB)
         self.again = Retries(self.folders, self.path)
 

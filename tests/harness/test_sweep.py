@@ -278,7 +278,7 @@ def test_a_lost_process_is_counted_and_its_trial_goes_on_within_its_budget(
 
     specs = expand(load_sweep(done / "small.yaml", ["train.steps=10"]))
     real_plan = make_plan(folders, specs)
-    write_plan(plan, {t.trial_id: job_document(real_plan, t, {}) for t in real_plan.to_do})
+    write_plan(plan, ((t.trial_id, job_document(real_plan, t, {})) for t in real_plan.to_do))
     attempt = Attempt.open(folders, trial["trial_id"], kind="train", lineage="digits", phases=phases, plan=plan)
     attempt.reserve(0, 4)
 

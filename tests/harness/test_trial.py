@@ -71,7 +71,7 @@ def prepare(root: Path, text: str = FILE) -> tuple[Folders, dict[str, Any], Path
     (trial,) = plan.trials
     job = {**job_document(plan, trial, {}), "kind": "train"}
     path = folders.launches / "test" / "plan.json"
-    write_plan(path, {trial.trial_id: job})
+    write_plan(path, [(trial.trial_id, job)])
     return folders, job, path
 
 

@@ -72,8 +72,6 @@ class _Source:
     """Of the settings that only some sources take: label, preparation, test_split."""
     own_files: bool = False
     """The user's own images, which have no name but the one that the user gives them."""
-    image_files: bool = False
-    """Decoding takes long, so that the arrays are kept."""
     fetch: Callable[[str, str | None], Path] | None = None
 
 
@@ -82,16 +80,10 @@ _SOURCES = {
     "fashion_mnist": _Source(find=partial(idx.find, "fashion_mnist"), fetch=idx.fetch),
     "mnist": _Source(find=partial(idx.find, "mnist"), fetch=idx.fetch),
     "cifar10": _Source(find=cifar10.find, fetch=cifar10.fetch),
-    "celeba": _Source(
-        find=celeba.find, takes=frozenset({"label", "preparation", "test_split"}), image_files=True, fetch=celeba.fetch
-    ),
-    "image_folder": _Source(
-        find=image_folder.find, takes=frozenset({"preparation", "test_split"}), own_files=True, image_files=True
-    ),
+    "celeba": _Source(find=celeba.find, takes=frozenset({"label", "preparation", "test_split"}), fetch=celeba.fetch),
+    "image_folder": _Source(find=image_folder.find, takes=frozenset({"preparation", "test_split"}), own_files=True),
     "npz": _Source(find=npz.find, takes=frozenset({"preparation"}), own_files=True),
-    "parquet": _Source(
-        find=parquet.find, takes=frozenset({"label", "preparation", "test_split"}), own_files=True, image_files=True
-    ),
+    "parquet": _Source(find=parquet.find, takes=frozenset({"label", "preparation", "test_split"}), own_files=True),
 }
 _OPTIONAL = ("label", "preparation", "test_split")
 
@@ -226,9 +218,7 @@ def _describe(source: str, request: Request, facts: Facts) -> DataInfo:
 
 def _load(source: str, request: Request, found: Found) -> tuple[Dataset, Dataset]:
     info = _describe(source, request, found.facts)
-    if _SOURCES[source].image_files:
-        return cache.decoded(_key(source, request, found), lambda: _decode(request, info, found), content_hash)
-    return _decode(request, info, found)
+    return cache.decoded(_key(source, request, found), lambda: _decode(request, info, found), content_hash)
 
 
 def _decode(request: Request, info: DataInfo, found: Found) -> tuple[Dataset, Dataset]:

@@ -6,6 +6,8 @@ import json
 import mmap
 import os
 import stat
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -123,9 +125,18 @@ def test_a_cache_that_cannot_be_written_to_costs_time_alone(tmp_path, monkeypatc
     assert content_hash(*cache.decoded("entry", splits, content_hash)) == content_hash(*splits())
 
 
-def test_sources_that_load_fast_leave_nothing(own_cache):
-    load("digits", size=10)
-    assert not own_cache.exists()
+def test_digits_are_mapped_as_they_were_decoded_and_without_scikit_learn(own_cache):
+    decoded, (entry,) = load("digits", size=10), own_cache.iterdir()
+    settings = json.dumps([str(own_cache.parents[1]), content_hash(*decoded)])
+    code = f"""
+import json, os, sys
+os.environ["XDG_CACHE_HOME"], expected = json.loads({settings!r})
+from trainables.data.sources import content_hash, load
+assert content_hash(*load("digits", size=10)) == expected
+assert "sklearn" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
+    assert [entry] == list(own_cache.iterdir())
 
 
 def test_planning_twice_decodes_once(own_cache, folder, tmp_path, monkeypatch):
