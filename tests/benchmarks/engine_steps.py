@@ -36,7 +36,10 @@ def random_data(records: int) -> Dataset:
 
 
 def measure_step(*, channels: int, shards_per_step: int, rounds: int, warm_up: bool = True) -> None:
-    """Print the published step against ours with equal mathematics, and with the pool of fakes for several shards."""
+    """Print the published step against ours: with equal mathematics for one shard, with the pool of fakes for several.
+
+    The pool of one critic holds as many images as it sees, so it is the same there.
+    """
     data = random_data(max(20, 2 * shards_per_step) * RECORDS_PER_SHARD)
 
     def published() -> Callable[[], str]:
@@ -54,9 +57,8 @@ def measure_step(*, channels: int, shards_per_step: int, rounds: int, warm_up: b
         def ours(fakes: str) -> Callable[[], str]:
             return _engine(data, channels, shards_per_step, fakes, Path(folder) / fakes)
 
-        sides = {"published": published, "ours, own fakes": partial(ours, "own")}
-        if shards_per_step > 1:  # the pool of one critic holds as many images as it sees
-            sides["ours, shared fakes"] = partial(ours, "shared")
+        fakes = "own" if shards_per_step == 1 else "shared"
+        sides = {"published": published, f"ours, {fakes} fakes": partial(ours, fakes)}
         timings = in_turn(sides, rounds, warm_up=warm_up, plain={"published"})
     print(f"\nStep, {channels} channels, batch {BATCH}, {CRITIC_STEPS} critic steps, {shards_per_step} shards a step")
     _print(timings, "published")

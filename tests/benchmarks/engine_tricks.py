@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from unittest import mock
 
 import torch
-from parts import in_turn
+from parts import Timing, in_turn
 from published_step import BATCH
 from torch.nn import functional
 
@@ -20,11 +20,75 @@ from trainables.sharded_gan.critics import critic_loss
 SHAPE, CLASSES, Z_DIM = (1, 28, 28), 10, 10
 
 
-def measure_generator(*, channels: int, rounds: int, compiled: bool) -> None:
-    """Print what every trick on the generator gains alone: CPU seconds without it over seconds with it."""
+def measure_generator(*, channels: int, rounds: int) -> None:
+    """Print what tricks on the generator and on its optimiser gain, each alone: seconds without over seconds with it."""
     print(f"\nOne trick at a time, generator of {channels} channels, batch {BATCH}: seconds without / with = ratio")
-    _generator_tricks(channels, rounds, compiled)
+    generator = _generator(channels)
+    forward_backward, fakes = _uses(generator)
+    for name, run in {"forward + backward": forward_backward, "fakes": fakes}.items():
+        _compare(f"freed memory kept, {name}", run, run, rounds, plain={"without"})
+
+    def upsampled_in_full() -> None:
+        with mock.patch.object(layers, "_upsample_conv2d", _upsample_then_convolve):
+            forward_backward()
+
+    def fakes_with_graph() -> None:
+        generator(*_asked())
+
+    _compare("sub-pixel convolution, forward + backward", upsampled_in_full, forward_backward, rounds)
+    _compare("no graph for fakes", fakes_with_graph, fakes, rounds)
+
+
+def measure_untaken(*, channels: int, rounds: int, compiled: bool) -> None:
+    """The same for what was tried and is not done."""
+    print(f"\nTried and left out, generator of {channels} channels, batch {BATCH}: seconds without / with = ratio")
+    generator = _generator(channels)
+    forward_backward, fakes = _uses(generator)
+
+    def five_fakes() -> None:
+        for _ in range(5):
+            fakes()
+
+    def in_bfloat16() -> None:
+        with torch.autocast("cpu", torch.bfloat16):
+            images = generator(*_asked())
+        images.float().sum().backward()
+
+    _compare("spectral norm once a step, five fakes", five_fakes, _weights_once(generator, five_fakes), rounds)
+    last = _generator(channels).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    _compare("channels last", forward_backward, _uses(last)[0], rounds)
+    _compare("bfloat16 (not equal)", forward_backward, in_bfloat16, rounds)
+    if compiled:
+        _compile(channels, rounds)
     _optimiser_tricks(channels, rounds)
+
+
+def _uses(generator: torch.nn.Module) -> tuple[Callable[[], None], Callable[[], None]]:
+    """(forward and backward, images without a graph) of one batch."""
+
+    def forward_backward() -> None:
+        generator(*_asked()).sum().backward()
+
+    def fakes() -> None:
+        generator.generate(*_asked())
+
+    return forward_backward, fakes
+
+
+def _asked() -> tuple[torch.Tensor, torch.Tensor, torch.Generator]:
+    return torch.rand(BATCH, Z_DIM), torch.arange(BATCH) % CLASSES, torch.Generator()
+
+
+def _compile(channels: int, rounds: int) -> None:
+    def compiled() -> Callable[[], None]:
+        run, _ = _uses(torch.compile(_generator(channels)))
+        began = time.perf_counter()
+        run()
+        print(f"  torch.compile: {time.perf_counter() - began:.0f} s to compile", flush=True)
+        return run
+
+    sides = {"without": lambda: _uses(_generator(channels))[0], "with": compiled}
+    _show("torch.compile", in_turn(sides, rounds))
 
 
 def measure_critics(*, stacks: Sequence[int], rounds: int) -> None:
@@ -34,50 +98,6 @@ def measure_critics(*, stacks: Sequence[int], rounds: int) -> None:
     for width, batch in ((8, 16), (64, BATCH)):
         for count in stacks:
             _stacked(width, batch, count, rounds)
-
-
-def _generator_tricks(channels: int, rounds: int, compiled: bool) -> None:
-    generator = _generator(channels)
-    z, labels, rng = torch.rand(BATCH, Z_DIM), torch.arange(BATCH) % CLASSES, torch.Generator()
-
-    def forward_backward() -> None:
-        generator(z, labels, rng).sum().backward()
-
-    def fakes() -> None:
-        generator.generate(z, labels, rng)
-
-    def five_fakes() -> None:
-        for _ in range(5):
-            fakes()
-
-    def upsampled_in_full() -> None:
-        with mock.patch.object(layers, "_upsample_conv2d", _upsample_then_convolve):
-            forward_backward()
-
-    for name, run in {"forward + backward": forward_backward, "fakes": fakes}.items():
-        _compare(f"freed memory kept, {name}", run, run, rounds, plain={"without"})
-    _compare("sub-pixel convolution, forward + backward", upsampled_in_full, forward_backward, rounds)
-
-    def fakes_with_graph() -> None:
-        generator(z, labels, rng)
-
-    _compare("no graph for fakes", fakes_with_graph, fakes, rounds)
-    _compare("spectral norm once a step, five fakes", five_fakes, _weights_once(generator, five_fakes), rounds)
-    last = _generator(channels).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    _compare("channels last", forward_backward, lambda: last(z, labels, rng).sum().backward(), rounds)
-
-    def in_bfloat16() -> None:
-        with torch.autocast("cpu", torch.bfloat16):
-            images = generator(z, labels, rng)
-        images.float().sum().backward()
-
-    _compare("bfloat16 (not equal)", forward_backward, in_bfloat16, rounds)
-    if compiled:
-        graph = torch.compile(_generator(channels))
-        began = time.perf_counter()
-        graph(z, labels, rng).sum().backward()
-        print(f"  torch.compile took {time.perf_counter() - began:.0f} s of waiting")
-        _compare("torch.compile", forward_backward, lambda: graph(z, labels, rng).sum().backward(), rounds)
 
 
 def _optimiser_tricks(channels: int, rounds: int) -> None:
@@ -128,7 +148,10 @@ def _compare(
     rounds: int,
     plain: Container[str] = (),
 ) -> None:
-    timings = in_turn({"without": lambda: without, "with": lambda: with_it}, rounds, plain=plain)
+    _show(name, in_turn({"without": lambda: without, "with": lambda: with_it}, rounds, plain=plain))
+
+
+def _show(name: str, timings: Mapping[str, Timing]) -> None:
     before, after = timings["without"].seconds, timings["with"].seconds
     print(f"  {name:50s} {before:8.4f} / {after:8.4f} = x{before / after:.2f}", flush=True)
 
