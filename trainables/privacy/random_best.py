@@ -16,15 +16,16 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-import numpy as np
+if TYPE_CHECKING:
+    import numpy as np
 
 Name = Literal["logarithmic", "geometric", "poisson"]
 SHAPES: dict[Name, float] = {"logarithmic": 0.0, "geometric": 1.0, "poisson": math.inf}
 """Shape eta of the truncated negative binomial distribution that each is; the Poisson distribution is its limit."""
 
-Profile = Callable[[np.ndarray], np.ndarray]
+Profile = Callable[["np.ndarray"], "np.ndarray"]
 """delta(epsilon) of one trial at epsilons >= 0: falls, and bounds both directions."""
 
 _GRID = 4001
@@ -69,6 +70,8 @@ class Repetitions:
         Papernot & Steinke 2022, Theorem 2 (truncated negative binomial) and Theorem 6 (Poisson). Divergences grow with the
         order, so that of a higher order bounds that of a lower one.
         """
+        import numpy as np
+
         if math.isinf(self.shape):
             from dp_accounting.rdp.rdp_privacy_accountant import compute_delta
 
@@ -90,6 +93,8 @@ class Repetitions:
         (Poisson: c = E[K] (exp(e) - 1 + delta(e))), and f' <= f'(1) = E[K], which leaves
         delta_selection(e1 + c) <= E[K] delta(e1) (Koskela, Redberg & Wang 2024 have the same form).
         """
+        import numpy as np
+
         one = _smallest_epsilon(profile, delta / self.mean)
         if math.isinf(one):
             return math.inf
@@ -104,6 +109,7 @@ class Repetitions:
 
     def quantile(self, probability: float) -> int:
         """The smallest k with P(K <= k) >= ``probability``, to show how far K may spread."""
+        import numpy as np
         from scipy import special
 
         most = 16
@@ -124,6 +130,8 @@ class Repetitions:
 
     def draw(self) -> int:
         """A secret K, from the operating system's entropy. Only of the three distributions that have names."""
+        import numpy as np
+
         coins = np.random.Generator(np.random.PCG64DXSM(int.from_bytes(os.urandom(32), "big")))
         if math.isinf(self.shape):
             return int(coins.poisson(self.mean))
@@ -133,12 +141,16 @@ class Repetitions:
 
 
 def _log(values: np.ndarray) -> np.ndarray:
+    import numpy as np
+
     with np.errstate(divide="ignore"):
         return np.log(values)
 
 
 def _smallest_epsilon(profile: Profile, delta: float) -> float:
     """Smallest epsilon >= 0 at which the profile is at most ``delta``, rounded up; infinity where there is none below 2^20."""
+
+    import numpy as np
 
     def over(epsilon: float) -> bool:
         return bool(profile(np.array([epsilon]))[0] > delta)
