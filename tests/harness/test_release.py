@@ -611,7 +611,7 @@ def test_a_row_of_an_older_schema_changes_no_epsilon(results: Path, tmp_path: Pa
 
 def test_what_is_still_to_come_is_warned_of(results: Path, tmp_path: Path) -> None:
     (results / "other" / "sealed" / "abc").mkdir(parents=True)
-    (results / "ledger" / "digits" / "selection.abc").mkdir()
+    (results / "ledger" / "digits" / "other.selection.abc").mkdir()
     with DriverLock(Folders(results, "several").lock):
         secret, running = statement.warnings(released(results, tmp_path / "out").statement)
     assert secret.startswith("1 private selection on these data had not ended")

@@ -88,6 +88,7 @@ def test_proofs():
     assert proof([record_phase(), record_phase(rate=0.1), record_phase(rate=1.0)], "pld") == "poisson_replace_profile+gaussian"
     assert proof(scale_noise([record_phase(), shard_phase()], 0.0), "pld") == "not_private"
     names = {f"{kind}{suffix}" for kind in EVERY_KIND for suffix in ("", "_rdp")} | {"not_private"}
+    names |= {"random_best", "random_best_rdp"}  # of a selection: test_random_best
     assert set(PROOFS) == names
 
 

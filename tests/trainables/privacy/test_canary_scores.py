@@ -43,8 +43,12 @@ class Toy:
 
     def contributions(self, drawn: np.ndarray) -> Iterator[Contribution]:
         for records in torch.from_numpy(drawn).split(50):
-            rows = self.vectors(torch.from_numpy(self.images[records]), torch.empty(0))
-            blocks = torch.from_numpy(self.labels[records]) if self.blocks > 1 else torch.zeros(len(records), dtype=torch.int64)
+            rows = self.vectors(torch.from_numpy(self.images[records.numpy()]), torch.empty(0))
+            blocks = (
+                torch.from_numpy(self.labels[records.numpy()])
+                if self.blocks > 1
+                else torch.zeros(len(records), dtype=torch.int64)
+            )
 
             def weighted_sum(weights: torch.Tensor, rows: torch.Tensor = rows, blocks: torch.Tensor = blocks) -> torch.Tensor:
                 total = torch.zeros(self.blocks, SIDE**2, dtype=torch.float64)
