@@ -73,9 +73,12 @@ def prepare_torch(resources: Mapping[str, Any]) -> torch.device:
 
     Raises ``RuntimeError`` if it asks for a GPU and there is none.
     """
+    import pyarrow
     import torch
 
     keep_freed_memory()
+    # A trial that has run out of memory still writes its row: from what torch has freed, and not from a pool of Arrow's own.
+    pyarrow.set_memory_pool(pyarrow.system_memory_pool())
     torch.set_num_threads(max(1, int(resources["cpu"])))
     if not resources["gpu"]:
         return torch.device("cpu")
@@ -126,7 +129,7 @@ def run_trial(
                 status, resumable = "failed", False
             if status == "failed" and resumable and (damaged := _damaged_stage(folders, job)):
                 status, message = "lost", damaged
-        give_back_freed_memory()  # Parquet has an allocator of its own, and this process may go on to another trial
+        give_back_freed_memory()  # to other processes, and this one may go on to another trial
         try:
             run.settle(stopped=status == "interrupted", violated=not resumable)
             run.commit(status, message, fields, resumable)

@@ -72,6 +72,8 @@ class _Source:
     """Of the settings that only some sources take: label, preparation, test_split."""
     own_files: bool = False
     """The user's own images, which have no name but the one that the user gives them."""
+    kept: bool = True
+    """Decoding takes so long that the arrays are kept. A file of arrays is read as fast, and read anew it shows an edit."""
     fetch: Callable[[str, str | None], Path] | None = None
 
 
@@ -82,7 +84,7 @@ _SOURCES = {
     "cifar10": _Source(find=cifar10.find, fetch=cifar10.fetch),
     "celeba": _Source(find=celeba.find, takes=frozenset({"label", "preparation", "test_split"}), fetch=celeba.fetch),
     "image_folder": _Source(find=image_folder.find, takes=frozenset({"preparation", "test_split"}), own_files=True),
-    "npz": _Source(find=npz.find, takes=frozenset({"preparation"}), own_files=True),
+    "npz": _Source(find=npz.find, takes=frozenset({"preparation"}), own_files=True, kept=False),
     "parquet": _Source(find=parquet.find, takes=frozenset({"label", "preparation", "test_split"}), own_files=True),
 }
 _OPTIONAL = ("label", "preparation", "test_split")
@@ -218,6 +220,8 @@ def _describe(source: str, request: Request, facts: Facts) -> DataInfo:
 
 def _load(source: str, request: Request, found: Found) -> tuple[Dataset, Dataset]:
     info = _describe(source, request, found.facts)
+    if not _SOURCES[source].kept:
+        return _decode(request, info, found)
     return cache.decoded(_key(source, request, found), lambda: _decode(request, info, found), content_hash)
 
 
