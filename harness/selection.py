@@ -21,7 +21,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trainables.evaluation.metrics import METRICS
+from trainables.evaluation.metrics import DETAILS, METRICS
 from trainables.privacy import accounting, selection
 from trainables.privacy.mechanism import Phase
 from trainables.privacy.random_best import SHAPES, Repetitions
@@ -114,6 +114,7 @@ def plan_selection(folders: Folders, sweep: Sweep, specs: Sequence[TrialSpec]) -
             raise accounting.InfeasibleBudget(first.problem or "no setting is within the budget")
         base = calibrations.base_epsilon(list(dict.fromkeys(parts)), **asked)
         settings, phases, account = _at_base(folders, specs, search, base, calibrations)
+        base = settings[0].privacy.epsilon or base
     except accounting.InfeasibleBudget as error:
         raise InputError(sweep.document.problem(("search",), str(error), key=True)) from None
     calibrations.save()
@@ -428,6 +429,8 @@ def reveal(chosen: Selection) -> str:
             create_json(begun, {})
         attempt.reserve(0, 1)
     attempt.settle(executed, stopped=False)
+    paid = trial_account(folders, job["trial_id"])
+    assert paid is not None
     status, message = ("failed", _nothing(chosen)) if best is None else ("completed", None)
     fields: dict[str, Any] = {}
     ending: dict[str, Any] = {"resumable": best is not None}
@@ -440,7 +443,7 @@ def reveal(chosen: Selection) -> str:
         {**job, "label": chosen.trial.spec.label if best is None else f"best of a selection: {_setting(best[1])}"},
         status=status,
         attempt=attempt.number,
-        executed=[1],
+        executed=paid.executed,
         kept_steps=None if best is None else 1,
         stopped=False,
         proven=True,
@@ -530,7 +533,7 @@ def _take(chosen: Selection, best: PlannedTrial, attempt: Attempt) -> tuple[dict
     inner, trial_id = chosen.sealed, chosen.trial.trial_id
     (row,) = store.read_committed(inner, "trials", {best.trial_id: read_trial_attempts(inner, best.trial_id)}).to_pylist()
     kept = ("per_class", "real", "evaluation_id", "evaluation_samples", "evaluation", "device", "versions")
-    fields = {name: row[name] for name in (*METRICS, *kept)}
+    fields = {name: row[name] for name in (*METRICS, *DETAILS, *kept)}
     fields |= {"steps": row["steps"], "steps_planned": row["steps_planned"], "axes": row["axes"], "case": row["case"]}
     tensors = load_file(inner.generator(best.trial_id))
     metadata = {"trial_id": trial_id, "attempt": str(attempt.number), "steps": "1"}

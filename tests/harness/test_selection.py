@@ -300,6 +300,8 @@ def test_what_is_on_record_pays_for_no_other_draws(root: Path) -> None:
     assert account.executed == (2,)
     twice = accounting.epsilon(with_steps(account.phases, account.executed), delta=1e-5, accountant="pld")
     assert twice > 14
+    (row,) = rows(root).to_dict("records")
+    assert row["epsilon"] == pytest.approx(twice), "the row says what both cost"
 
 
 def test_trials_of_a_selection_that_was_given_up_count_as_seen(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
