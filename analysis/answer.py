@@ -93,6 +93,8 @@ def price(results: Results) -> Iterator[Number]:
         totals = sweep.document.get("totals", {})
         for key in ("compose", "price"):
             for entry in _entries(totals.get(key)):
+                if key == "price" and entry.get("name") == "all seen" and totals.get("compose"):
+                    continue  # the composition says it already
                 yield _priced(sweep.name if len(results.sweeps) > 1 else "", key, entry)
 
 
@@ -124,7 +126,7 @@ def _detail(name: str, value: object) -> str:
     if isinstance(value, str):
         kept = value.upper() if name == "accountant" else value if name == "proof" else value.replace("_", " ")
         return f"{words}: {kept}"
-    return f"{words} {value:g}" if isinstance(value, float) else f"{words} {value}"
+    return f"{words} {value:.4g}" if isinstance(value, float) else f"{words} {value}"
 
 
 def choice(results: Results, metric: Metric) -> str:
