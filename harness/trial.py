@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainables import registry
-from trainables.allocator import give_back_freed_memory, keep_freed_memory
+from trainables.allocator import give_back_freed_memory, keep_freed_memory, spare_memory
 from trainables.base import DataInfo, Dataset, phase_of
 from trainables.privacy.budget import Budget
 
@@ -73,12 +73,9 @@ def prepare_torch(resources: Mapping[str, Any]) -> torch.device:
 
     Raises ``RuntimeError`` if it asks for a GPU and there is none.
     """
-    import pyarrow
     import torch
 
     keep_freed_memory()
-    # A trial that has run out of memory still writes its row: from what torch has freed, and not from a pool of Arrow's own.
-    pyarrow.set_memory_pool(pyarrow.system_memory_pool())
     torch.set_num_threads(max(1, int(resources["cpu"])))
     if not resources["gpu"]:
         return torch.device("cpu")
@@ -113,7 +110,7 @@ def run_trial(
         release=job["release"] if train else None,
     )
     log = folders.log(attempt.trial_id, attempt.number)
-    with logging_to(log):
+    with logging_to(log), spare_memory() as spare:
         run = _TrialRun(folders, job, attempt, report, plan.parent / "stop", injected_seed)
         try:
             run.read_the_past()
@@ -123,6 +120,7 @@ def run_trial(
             run.settle(stopped=False)
             raise
         except BaseException as error:
+            spare.close()
             logger.error("attempt %d failed\n%s", attempt.number, traceback.format_exc())
             status, message, fields, resumable = failure_status(error), one_line(error), {}, True
             if _violation(error):  # whatever came of it afterwards: such a trial never goes on
@@ -133,7 +131,7 @@ def run_trial(
         try:
             run.settle(stopped=status == "interrupted", violated=not resumable)
             run.commit(status, message, fields, resumable)
-        except (OSError, LedgerError) as error:
+        except (OSError, MemoryError, LedgerError) as error:
             # Without an end record the attempt is closed as lost by the driver: its open reservations count whole.
             logger.error("attempt %d could not be closed\n%s", attempt.number, traceback.format_exc())
             return {"status": "failed", "message": message or one_line(error), "log": str(log)}

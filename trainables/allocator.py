@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import mmap
 from typing import Any
 
 KEPT = 1 << 30
@@ -29,6 +30,16 @@ def give_back_freed_memory() -> None:
     trim = _of_libc("malloc_trim")
     if trim is not None:
         trim(0)
+
+
+def spare_memory(size: int = 256 << 20) -> mmap.mmap:
+    """Set ``size`` bytes of address space aside; ``close()`` it where memory has run out and something is left to be said.
+
+    It is never touched, so it takes no memory. After a MemoryError the heap may keep what is freed, or the thread may have
+    moved to an arena of its own: then there is none for the libraries that are still to load and for Arrow, which does not
+    survive that everywhere.
+    """
+    return mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
 
 
 def _of_libc(name: str) -> Any:
