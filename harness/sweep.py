@@ -270,7 +270,9 @@ def _run_selection(
     from .launch import finish
     from .progress import interrupted_by_term
     from .recovery import recover
-    from .selection import clear, plan_selection, reveal, run_sealed
+    from .reveal import reveal
+    from .sealed import clear, run_sealed
+    from .selection import plan_selection
 
     folders.make_private()
     with _lock(folders), interrupted_by_term():

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from harness import cluster, ledger, selection, store, sweep
+from harness import cluster, ledger, reveal, sealed, store, sweep
 from harness.expand import expand
 from harness.folders import Folders, create_json
 from harness.jobs import Job
 from harness.ledger import Attempt, lineage_accounts, sweep_accounts
 from harness.plan import make_plan
-from harness.selection import Selection, plan_selection, reveal, run_sealed
+from harness.selection import Selection, plan_selection
 from harness.spec import load_sweep
 from trainables.privacy import accounting
 from trainables.privacy.mechanism import with_steps
@@ -52,7 +52,7 @@ def begin(root: Path, settings: list[int]) -> Selection:
     """A selection whose secret draws are these."""
     chosen = planned(root)
     chosen.folders.make_private()
-    selection._seal(chosen.folders, chosen.sealed)
+    sealed._seal(chosen.folders, chosen.sealed)
     draws = [{"setting": setting, "seed": 100 + index} for index, setting in enumerate(settings)]
     create_json(chosen.sealed.root / "draws.json", {"draws": draws})
     return chosen
@@ -65,7 +65,7 @@ def run_one(chosen: Selection) -> None:
     from harness.worker import run_job
 
     with DriverLock(chosen.sealed.lock):
-        plan = make_plan(chosen.sealed, selection._drawn(chosen))
+        plan = make_plan(chosen.sealed, sealed.drawn_trials(chosen))
         path = new_launch(plan, {})
         jobs: list[Job] = [*stage_jobs(plan), trial_jobs(plan, plan.to_do)[0]]
         for job in jobs:
@@ -99,7 +99,7 @@ def ended(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str], li
     write(root)
     chosen = begin(root, [0, 1, 1])
     with_console = sweep_console()
-    assert run_sealed(chosen, "inline", max_concurrent=None, console=with_console) is None
+    assert sealed.run_sealed(chosen, "inline", max_concurrent=None, console=with_console) is None
     table = store.read_committed(chosen.sealed, "trials").to_pylist()
     assert len(table) == 3, "two draws of one setting are two trials"
     assert command(root) == sweep.OK
@@ -197,7 +197,7 @@ def test_what_was_drawn_and_deleted_is_not_drawn_again(root: Path, capsys: pytes
 def test_a_reveal_that_was_cut_off_is_paid_for_once(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(root)
     chosen = begin(root, [0])
-    assert run_sealed(chosen, "inline", max_concurrent=None, console=sweep_console()) is None
+    assert sealed.run_sealed(chosen, "inline", max_concurrent=None, console=sweep_console()) is None
     with monkeypatch.context() as patched:
 
         def killed(*_: object, **__: object) -> None:
@@ -205,7 +205,7 @@ def test_a_reveal_that_was_cut_off_is_paid_for_once(root: Path, monkeypatch: pyt
 
         patched.setattr(Attempt, "close", killed)
         with pytest.raises(KeyboardInterrupt):
-            reveal(chosen)
+            reveal.reveal(chosen)
     assert chosen.sealed.root.is_dir()
     assert command(root) == sweep.OK
     (account,) = sweep_accounts(chosen.folders).values()
@@ -251,8 +251,8 @@ def test_more_steps_than_the_price_counts_are_a_failure(root: Path) -> None:
     """A trial whose process was lost again and again: what it drew is beyond the reserve, whatever its generator is like."""
     write(root)
     chosen = begin(root, [0, 1])
-    assert run_sealed(chosen, "inline", max_concurrent=None, console=sweep_console()) is None
-    plan = make_plan(chosen.sealed, selection._drawn(chosen))
+    assert sealed.run_sealed(chosen, "inline", max_concurrent=None, console=sweep_console()) is None
+    plan = make_plan(chosen.sealed, sealed.drawn_trials(chosen))
     best, other = sorted(
         plan.trials,
         key=lambda trial: (
@@ -265,7 +265,7 @@ def test_more_steps_than_the_price_counts_are_a_failure(root: Path) -> None:
     with path.open("a") as file:
         file.write(json.dumps({"executed": [8], "stopped": False}) + "\n")
     assert ledger.trial_account(chosen.sealed, best.trial_id).executed == (8,)
-    found = selection._best(chosen, make_plan(chosen.sealed, selection._drawn(chosen)))
+    found = reveal._best(chosen, make_plan(chosen.sealed, sealed.drawn_trials(chosen)))
     assert found is not None
     assert found[1].trial_id == other.trial_id
 
@@ -294,8 +294,8 @@ def test_what_is_on_record_pays_for_no_other_draws(root: Path) -> None:
     attempt.reserve(0, 1)
     attempt.settle([1], stopped=False)
     attempt.close("lost", parts=[], evaluation_id=None, message=None, resumable=True, step=0)
-    assert run_sealed(chosen, "inline", max_concurrent=None, console=sweep_console()) is None
-    reveal(chosen)
+    assert sealed.run_sealed(chosen, "inline", max_concurrent=None, console=sweep_console()) is None
+    reveal.reveal(chosen)
     (account,) = sweep_accounts(chosen.folders).values()
     assert account.executed == (2,)
     twice = accounting.epsilon(with_steps(account.phases, account.executed), delta=1e-5, accountant="pld")
@@ -333,15 +333,15 @@ def test_trials_of_a_selection_that_was_given_up_count_as_seen(root: Path, capsy
 def test_equal_scores_are_drawn_once(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(root)
     chosen = begin(root, [0, 1, 0, 1])
-    assert run_sealed(chosen, "inline", max_concurrent=None, console=sweep_console()) is None
-    plan = make_plan(chosen.sealed, selection._drawn(chosen))
+    assert sealed.run_sealed(chosen, "inline", max_concurrent=None, console=sweep_console()) is None
+    plan = make_plan(chosen.sealed, sealed.drawn_trials(chosen))
     table = store.read_committed(chosen.sealed, "trials").to_pylist()
     monkeypatch.setattr(
         store, "read_committed", lambda *_: store.pa.Table.from_pylist([row | {"gen2real_logreg": 0.5} for row in table])
     )
-    found = {selection._winner(chosen, plan)[1].trial_id for _ in range(20)}
+    found = {reveal._winner(chosen, plan)[1].trial_id for _ in range(20)}
     assert len(found) == 1
-    assert len({selection._best(chosen, plan)[1].trial_id for _ in range(60)}) > 1, "as the operating system draws"
+    assert len({reveal._best(chosen, plan)[1].trial_id for _ in range(60)}) > 1, "as the operating system draws"
 
 
 def test_the_trials_go_before_their_accounts(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -357,10 +357,10 @@ def test_the_trials_go_before_their_accounts(root: Path, monkeypatch: pytest.Mon
     with monkeypatch.context() as patched:
         patched.setattr(shutil, "rmtree", stuck)
         with pytest.raises(OSError, match="let go"):
-            selection.clear(chosen)
+            sealed.clear(chosen)
     assert chosen.sealed.root.is_dir()
     assert len(lineage_accounts(root / "results", "digits")) == 1
-    selection.clear(chosen)
+    sealed.clear(chosen)
     assert not chosen.folders.sealed.exists()
     assert lineage_accounts(root / "results", "digits") == []
 
