@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
+from .attempts import AttemptRecord
 from .folders import Folders
-from .ledger import AttemptRecord
 
 if TYPE_CHECKING:
     from .plan import PlannedTrial

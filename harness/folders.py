@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import io
 import json
 import os
 import uuid
@@ -233,6 +234,12 @@ def create_json(path: Path, value: Mapping[str, Any], *, private: bool = False) 
 def _discard(temporary: Path) -> None:
     with suppress(OSError):  # a disk that took nothing may give nothing back; what it said first is what counts
         temporary.unlink()
+
+
+def read_small_text(path: str | Path) -> str:
+    """The text of a small file, in half the time that ``Path.read_text`` takes: there may be 300,000 of them."""
+    with io.FileIO(path) as file:
+        return file.readall().decode()
 
 
 def file_hash(path: Path) -> str:

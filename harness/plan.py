@@ -24,6 +24,7 @@ from trainables.privacy.mechanism import Phase, RecordMechanism
 
 from . import audits, releases
 from .accounts import Account, Accounts, checkpoint_interval
+from .attempts import AttemptRecord, read_attempts
 from .calibrations import Calibrations
 from .compacted import uncollected
 from .composition import Composition, composed, prices
@@ -32,7 +33,7 @@ from .document import InputError, Mark, Problem
 from .estimates import Estimates
 from .expand import TrialSpec
 from .folders import Folders, canonical_json
-from .ledger import AttemptRecord, TrialAccount, abandoned_selections, check_account, read_attempts, sweep_accounts
+from .ledger import TrialAccount, abandoned_selections, check_account, sweep_accounts
 from .lock import holder
 from .stages import stage_id
 

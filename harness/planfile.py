@@ -12,8 +12,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from .account_files import LedgerError
 from .folders import write_texts
-from .ledger import LedgerError
 
 
 def write_plan(path: Path, jobs: Iterable[tuple[str, Mapping[str, Any]]]) -> None:

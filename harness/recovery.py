@@ -11,19 +11,10 @@ from functools import cache
 from typing import Any
 
 from . import rows, store
+from .attempts import Attempt, AttemptRecord, close_from_outside, fence_off, read_attempts
 from .evaluate import kept_steps
 from .folders import Folders
-from .ledger import (
-    Attempt,
-    AttemptRecord,
-    check_account,
-    close_from_outside,
-    fence_off,
-    read_attempts,
-    sweep_accounts,
-    trial_account,
-    violated,
-)
+from .ledger import check_account, sweep_accounts, trial_account, violated
 from .lock import require_held
 from .planfile import read_job
 from .releases import executed_with_release

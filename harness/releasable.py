@@ -15,8 +15,10 @@ from trainables.privacy.accounting import Accountant
 from trainables.privacy.mechanism import Phase
 
 from . import rows, store
+from .account_files import LedgerError
+from .attempts import AttemptRecord, read_trial_attempts
 from .folders import Folders
-from .ledger import AttemptRecord, LedgerError, check_account, read_trial_attempts, trial_account, violated
+from .ledger import check_account, trial_account, violated
 from .planfile import read_job
 from .releases import executed_with_release
 

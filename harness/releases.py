@@ -19,17 +19,10 @@ from trainables.base import Stage
 from trainables.privacy.budget import Budget
 
 from . import rows
+from .account_files import LedgerError, controls_of
+from .attempts import Attempt, read_trial_attempts
 from .folders import Folders
-from .ledger import (
-    Attempt,
-    LedgerError,
-    TrialAccount,
-    check_account,
-    controls_of,
-    read_trial_attempts,
-    sweep_accounts,
-    trial_account,
-)
+from .ledger import TrialAccount, check_account, sweep_accounts, trial_account
 from .lock import started
 from .process import logger, out_of_memory
 

@@ -12,9 +12,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from .attempts import read_trial_attempts
 from .folders import Folders
 from .jobs import Job
-from .ledger import read_trial_attempts
 from .lock import Locked, require_held
 from .recovery import close_lost
 

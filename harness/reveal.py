@@ -18,9 +18,10 @@ from typing import Any
 from trainables.evaluation.metrics import DETAILS, METRICS
 
 from . import store
+from .attempts import Attempt, read_trial_attempts
 from .documents import job_document
 from .folders import create_json, file_hash
-from .ledger import Attempt, read_trial_attempts, trial_account
+from .ledger import trial_account
 from .plan import Plan, PlannedTrial, make_plan
 from .planfile import write_plan
 from .rows import trial_row

@@ -12,7 +12,7 @@ from trainables.privacy import accounting
 from trainables.privacy.accounting import Accountant
 from trainables.privacy.mechanism import Mechanism, Phase, from_dict, with_steps
 
-from .ledger import LedgerError
+from .account_files import LedgerError
 
 
 def phases_of(job: Mapping[str, Any]) -> tuple[Phase, ...]:

@@ -16,9 +16,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .account_files import LedgerError
 from .expand import TrialSpec
 from .folders import Folders, create_json, sync_folder
-from .ledger import LedgerError
 from .lock import DriverLock
 from .plan import make_plan
 from .selection import Selection

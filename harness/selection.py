@@ -22,11 +22,12 @@ from trainables.privacy.mechanism import Phase
 from trainables.privacy.random_best import SHAPES, Repetitions
 
 from .accounts import Account
+from .attempts import read_attempts, read_trial_attempts
 from .calibrations import Calibrations
 from .document import InputError
 from .expand import TrialSpec
 from .folders import Folders
-from .ledger import read_attempts, read_trial_attempts, selection_name, sweep_accounts, trial_account
+from .ledger import selection_name, sweep_accounts, trial_account
 from .lock import holder
 from .plan import Plan, PlannedTrial, make_plan
 from .spec import SearchSpec, Sweep

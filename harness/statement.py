@@ -17,9 +17,10 @@ from trainables.privacy.accounting import Accountant
 from trainables.privacy.mechanism import Phase, SelectionMechanism, to_dict
 
 from . import rows, store
+from .attempts import read_attempts
 from .audit_rows import SCORES, audit_rows
 from .calibrations import Calibrations
-from .ledger import read_attempts, unfinished_selections
+from .ledger import unfinished_selections
 from .lock import holder
 from .releasable import Refused, Releasable
 from .totals import Total, lineage_total, sweep_total

@@ -30,9 +30,10 @@ import pyarrow.parquet as pq
 
 from trainables.evaluation.metrics import METRICS
 
+from .account_files import LedgerError
+from .attempts import AttemptRecord, read_attempts, read_trial_attempts
 from .audit_rows import AuditRow, audit_rows
 from .folders import Folders, file_hash
-from .ledger import AttemptRecord, LedgerError, read_attempts, read_trial_attempts
 from .lock import holder
 from .schemas import ATTEMPTS, HISTORY, SAMPLES, SCHEMA_VERSION, SCHEMAS, TRIALS
 

@@ -97,8 +97,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.detach and not arguments.on.startswith("slurm:"):
         print("--detach goes with --on slurm:PROFILE", file=sys.stderr)
         return BAD_INPUT
+    from .account_files import LedgerError
     from .connection import ClusterError, NoGPU, check_where
-    from .ledger import LedgerError
 
     try:
         _check_one_distribution()

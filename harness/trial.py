@@ -19,19 +19,12 @@ from trainables.base import DataInfo, Dataset, phase_of
 from trainables.privacy.budget import Budget
 
 from . import rows, stages, store
+from .account_files import LedgerError, controls_of
+from .attempts import Attempt, AttemptRecord, Fenced, read_trial_attempts
 from .evaluate import audit_kept, evaluate_kept, keep_generator, kept_steps, load_kept_sampler, sample_rows
 from .folders import Folders, file_hash, storage_error
 from .jobs import Report
-from .ledger import (
-    Attempt,
-    AttemptRecord,
-    Fenced,
-    LedgerError,
-    check_account,
-    controls_of,
-    read_trial_attempts,
-    trial_account,
-)
+from .ledger import check_account, trial_account
 from .process import logger, logging_to, one_line, out_of_memory, peak_memory_mb, told_to_leave, versions
 from .releases import drawn, executed_with_release
 

@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from .attempts import Fenced
 from .folders import Folders
 from .jobs import Report
-from .ledger import Fenced
 from .planfile import read_job
 from .process import logger, logging_to, one_line, out_of_memory
 

@@ -18,8 +18,8 @@ def run_job(plan: Path, job_id: str, report: Report) -> Mapping[str, Any]:
 def run_planned_job(plan: Path, job_id: str, report: Report) -> Mapping[str, Any]:
     """The same for a job of a plan: all that a trial writes down (attempt, account, row, end record), and no training."""
     from harness import rows, store
+    from harness.attempts import Attempt
     from harness.folders import Folders
-    from harness.ledger import Attempt
     from harness.planfile import read_job
 
     folders, job = Folders(plan.parents[3], plan.parents[2].name), read_job(plan, job_id)

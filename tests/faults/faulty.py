@@ -20,8 +20,8 @@ import pytest
 from safetensors import safe_open
 
 from harness import store, sweep
+from harness.attempts import read_attempts
 from harness.folders import Folders
-from harness.ledger import read_attempts
 
 FILE = """
 name: faults

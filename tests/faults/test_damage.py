@@ -13,8 +13,8 @@ import pytest
 from faulty import STEPS, TWO, Trap, assert_account_true, assert_complete, command, folders_of, spent
 
 from harness import store, sweep
+from harness.attempts import read_attempts
 from harness.folders import Folders
-from harness.ledger import read_attempts
 
 
 def cut(path: Path) -> None:

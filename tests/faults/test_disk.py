@@ -9,8 +9,8 @@ import pytest
 from faulty import Trap, assert_account_true, assert_complete, command, fill, folders_of, mount, spent
 
 from harness import sweep
+from harness.attempts import Attempt
 from harness.expand import expand
-from harness.ledger import Attempt
 from harness.plan import make_plan
 from harness.spec import load_sweep
 

@@ -21,8 +21,9 @@ import pytest
 from faulty import assert_account_true, assert_complete, command, folders_of
 
 from harness import store, sweep
+from harness.attempts import AttemptRecord, read_attempts
 from harness.folders import Folders
-from harness.ledger import AttemptRecord, lineage_accounts, read_attempts
+from harness.ledger import lineage_accounts
 from slurm.node import RAY_LOST
 
 pytestmark = pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks at processes through /proc")

@@ -10,21 +10,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from harness.account_files import LedgerError
+from harness.attempts import Attempt, AttemptRecord, close_from_outside, fence_off, read_attempts, read_trial_attempts
 from harness.folders import Folders
-from harness.ledger import (
-    Attempt,
-    AttemptRecord,
-    LedgerError,
-    TrialAccount,
-    check_account,
-    close_from_outside,
-    compact,
-    fence_off,
-    lineage_accounts,
-    read_attempts,
-    read_trial_attempts,
-    sweep_accounts,
-)
+from harness.ledger import TrialAccount, check_account, compact, lineage_accounts, sweep_accounts
 from trainables.privacy.mechanism import Phase, RecordMechanism, scale_noise
 
 PHASES = (

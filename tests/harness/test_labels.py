@@ -9,10 +9,10 @@ import pytest
 from small_sweep import command
 
 from harness import store, sweep
+from harness.attempts import Attempt
 from harness.documents import job_document
 from harness.expand import TrialSpec, expand
 from harness.folders import Folders
-from harness.ledger import Attempt
 from harness.plan import make_plan
 from harness.rows import trial_row
 from harness.spec import load_sweep

@@ -1,4 +1,4 @@
-"""Attempts and reservations on a real file system."""
+"""Attempts, their reservations and what these add up to, on a real file system."""
 
 from __future__ import annotations
 
@@ -8,21 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from harness.account_files import LedgerError, read_account
+from harness.attempts import Attempt, Fenced, close_from_outside, fence_off, read_attempts, read_trial_attempts
 from harness.folders import Folders
-from harness.ledger import (
-    Attempt,
-    Fenced,
-    LedgerError,
-    check_account,
-    close_from_outside,
-    fence_off,
-    lineage_accounts,
-    read_account,
-    read_attempts,
-    read_trial_attempts,
-    sweep_accounts,
-    trial_account,
-)
+from harness.ledger import check_account, lineage_accounts, sweep_accounts, trial_account
 from trainables.privacy.mechanism import Phase, RecordMechanism
 
 TRIAL = "0123456789ab"
@@ -77,7 +66,7 @@ def test_a_torn_last_line_is_not_a_reservation(folders: Folders, phases: tuple[P
     (account,) = (folders.ledger / "digits" / "sweep").glob("*.jsonl")
     with account.open("a") as file:
         file.write('{"reserved": [1, ')
-    assert read_account(account)[1] == (2, 0)
+    assert read_account(account).executed == (2, 0)
 
 
 def test_a_later_attempt_stops_an_earlier_one_before_it_releases(folders: Folders, phases: tuple[Phase, ...]) -> None:

@@ -39,7 +39,7 @@ import torch
 
 from harness import store
 from harness.expand import expand
-from harness.ledger import read_trial_attempts
+from harness.attempts import read_trial_attempts
 from harness.plan import make_plan
 from harness.spec import load_sweep
 from harness.stages import compute_stage

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from harness.accounts import default_reserve
+from harness.attempts import Attempt, AttemptRecord
 from harness.document import InputError
 from harness.documents import job_document, plan_document
 from harness.expand import expand
 from harness.folders import Folders
 from harness.launch import stage_jobs
-from harness.ledger import Attempt, AttemptRecord
 from harness.plan import Plan, make_plan, status_of
 from harness.spec import load_sweep
 from trainables.privacy import accounting

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from harness.account_files import LedgerError
 from harness.folders import write_json
-from harness.ledger import LedgerError
 from harness.planfile import read_job, write_plan
 
 JOBS = {

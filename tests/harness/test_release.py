@@ -22,9 +22,9 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from harness import release, statement, store, sweep
+from harness.attempts import read_trial_attempts
 from harness.evaluate import load_kept_sampler
 from harness.folders import Folders, file_hash
-from harness.ledger import read_trial_attempts
 from harness.lock import DriverLock
 from harness.model_card import model_card
 from harness.planfile import read_job

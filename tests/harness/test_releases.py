@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from harness import releases, store, sweep
+from harness.attempts import Attempt, read_trial_attempts
 from harness.folders import Folders
-from harness.ledger import Attempt, lineage_accounts, read_trial_attempts
+from harness.ledger import lineage_accounts
 from harness.releases import drawn
 from trainables.privacy import accounting
 from trainables.privacy.mechanism import from_dict

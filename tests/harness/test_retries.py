@@ -11,11 +11,13 @@ import pytest
 from small_sweep import FILE
 
 from harness import store
+from harness.account_files import LedgerError
+from harness.attempts import Attempt, Fenced, read_trial_attempts
 from harness.documents import job_document
 from harness.expand import expand
 from harness.folders import Folders
 from harness.jobs import Job
-from harness.ledger import Attempt, Fenced, LedgerError, read_trial_attempts, trial_account
+from harness.ledger import trial_account
 from harness.lock import DriverLock
 from harness.plan import make_plan
 from harness.planfile import write_plan

@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 
 from harness import cluster, ledger, reveal, sealed, store, sweep
+from harness.attempts import Attempt
 from harness.expand import expand
 from harness.folders import Folders, create_json
 from harness.jobs import Job
-from harness.ledger import Attempt, lineage_accounts, sweep_accounts
+from harness.ledger import lineage_accounts, sweep_accounts
 from harness.plan import make_plan
 from harness.selection import Selection, plan_selection
 from harness.spec import load_sweep

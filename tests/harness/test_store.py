@@ -11,8 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from harness import store
+from harness.account_files import LedgerError
+from harness.attempts import Attempt
 from harness.folders import Folders
-from harness.ledger import Attempt, LedgerError
 from trainables.evaluation.metrics import METRICS
 
 

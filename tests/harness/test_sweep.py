@@ -9,8 +9,8 @@ import pytest
 from small_sweep import FILE, command, planned
 
 from harness import store, sweep
+from harness.attempts import Attempt, read_attempts
 from harness.folders import Folders
-from harness.ledger import Attempt, read_attempts
 
 
 @pytest.fixture(scope="module")

@@ -14,10 +14,12 @@ import torch
 from safetensors.torch import load_file
 
 from harness import store
+from harness.account_files import read_account
+from harness.attempts import Attempt, Fenced, read_trial_attempts
 from harness.documents import job_document
 from harness.expand import expand
 from harness.folders import Folders
-from harness.ledger import Attempt, Fenced, read_account, read_trial_attempts, trial_account, violated
+from harness.ledger import trial_account, violated
 from harness.plan import make_plan
 from harness.planfile import write_plan
 from harness.process import logging_to
@@ -286,7 +288,7 @@ def test_every_release_is_reserved_before_and_counted_after(root: Path) -> None:
     reserved = [line["steps"] for line in lines if "steps" in line]
     assert reserved == [[0, 2], [2, 4], [4, 6], [6, 8], [8, 10]]
     assert lines[-1] == {"executed": [4, 6], "stopped": False}
-    assert [phase.steps for phase in read_account(account)[0]] == [4, 6]
+    assert [phase.steps for phase in read_account(account).phases] == [4, 6]
     found = row(folders)
     assert found["releases"] == 10
     assert found["epsilon"] == found["epsilon_surviving"] <= 10

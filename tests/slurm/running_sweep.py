@@ -23,8 +23,8 @@ from faulty import assert_account_true, spent
 
 from harness import store
 from harness import sweep as command
+from harness.attempts import AttemptRecord, read_attempts, read_trial_attempts
 from harness.folders import Folders
-from harness.ledger import AttemptRecord, read_attempts, read_trial_attempts
 from harness.slurm_cluster import runs
 from slurm.run import RunFolder
 

@@ -22,7 +22,7 @@ from controller import Controller
 from running_sweep import RunningSweep, job_of, shared_stages
 
 from harness import store, sweep
-from harness.ledger import read_attempts
+from harness.attempts import read_attempts
 
 pytestmark = pytest.mark.cluster
 

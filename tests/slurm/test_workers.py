@@ -18,9 +18,9 @@ from controller import Controller
 from running_sweep import RunningSweep, job_of, shared_stages
 
 from harness import sweep as command
+from harness.attempts import read_attempts
 from harness.cluster import connect
 from harness.jobs import Event, Job
-from harness.ledger import read_attempts
 
 pytest.importorskip("submitit")
 pytestmark = pytest.mark.cluster

@@ -16,8 +16,9 @@ from engine_runs import TINY, compute_stages, random_data, settings, start
 from published_defects import BatchLeftAtFakes, ClassifierAfterItsStart, ClassifierBeforeItsStart, QueryASignal
 
 from harness import store, sweep
+from harness.attempts import read_trial_attempts
 from harness.folders import Folders
-from harness.ledger import read_trial_attempts, trial_account
+from harness.ledger import trial_account
 from trainables import registry
 from trainables.privacy.sanitizer import PrivacyViolation
 from trainables.sharded_gan.training import Trainer

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from harness import store, sweep
+from harness.attempts import read_attempts
 from harness.folders import Folders
-from harness.ledger import read_attempts
 from trainables.privacy.published import published_epsilon
 
 FILE = """
