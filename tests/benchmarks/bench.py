@@ -34,7 +34,7 @@ PARTS: dict[str, list[str]] = {
     "engine": [ENGINE],
     "planning": ["planning.py"],
     "grid": ["grid.py", "--runs", "3"],
-    "overhead": ["scale.py", "--trials", "48"],
+    "overhead": ["overhead.py", "--trials", "8", "--rounds", "1"],
     "opening": ["opening.py"],
 }
 

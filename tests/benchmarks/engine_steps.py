@@ -26,6 +26,8 @@ from trainables.sharded_gan import critics, pretraining, training
 
 CPU = torch.device("cpu")
 RECORDS_PER_SHARD = 60
+WIDE = 256
+"""Channels of a generator from which on bfloat16 is measured as well."""
 
 
 def random_data(records: int) -> Dataset:
@@ -36,7 +38,8 @@ def random_data(records: int) -> Dataset:
 
 
 def measure_step(*, channels: int, shards_per_step: int, rounds: int, warm_up: bool = True) -> None:
-    """Print the published step against ours: with equal mathematics for one shard, with the pool of fakes for several.
+    """Print the published step against ours: with equal mathematics for one shard, with the pool of fakes for several; wide
+    generators in bfloat16 as well, which is not equal.
 
     The pool of one critic holds as many images as it sees, so it is the same there.
     """
@@ -54,11 +57,14 @@ def measure_step(*, channels: int, shards_per_step: int, rounds: int, warm_up: b
 
     with tempfile.TemporaryDirectory(prefix="engine-") as folder:
 
-        def ours(fakes: str) -> Callable[[], str]:
-            return _engine(data, channels, shards_per_step, fakes, Path(folder) / fakes)
+        def ours(fakes: str, precision: str = "float32") -> Callable[[], str]:
+            settings = {"shards_per_step": shards_per_step, "generator_channels": channels, "generator_precision": precision}
+            return _engine(data, settings, fakes, Path(folder) / f"{fakes} {precision}")
 
         fakes = "own" if shards_per_step == 1 else "shared"
         sides = {"published": published, f"ours, {fakes} fakes": partial(ours, fakes)}
+        if channels >= WIDE:
+            sides[f"ours, {fakes} fakes, bfloat16"] = partial(ours, fakes, "bfloat16")
         timings = in_turn(sides, rounds, warm_up=warm_up, plain={"published"})
     print(f"\nStep, {channels} channels, batch {BATCH}, {CRITIC_STEPS} critic steps, {shards_per_step} shards a step")
     _print(timings, "published")
@@ -72,12 +78,10 @@ def _print(timings: Mapping[str, Timing], reference: str) -> None:
         )
 
 
-def _engine(data: Dataset, channels: int, shards_per_step: int, fakes: str, folder: Path) -> Callable[[], str]:
+def _engine(data: Dataset, sizes: Mapping[str, Any], fakes: str, folder: Path) -> Callable[[], str]:
     """A function that makes the next step of gs_wgan and returns where the time went so far."""
     critic = {"fakes": fakes, "pretraining": {"steps": 0, "generator": "small"}}
-    shards = len(data.labels) // RECORDS_PER_SHARD
-    settings: dict[str, Any] = {"shards": shards, "shards_per_step": shards_per_step, "generator_channels": channels}
-    config = gs_wgan.Config(**settings, critic=critic)
+    config = gs_wgan.Config(**sizes, shards=len(data.labels) // RECORDS_PER_SHARD, critic=critic)
     stages = {}
     for stage in gs_wgan.stages(config, data.info):
         stages[stage.name] = folder / stage.name

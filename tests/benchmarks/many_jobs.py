@@ -19,11 +19,8 @@ from typing import Any
 NODES, GPUS, AT_ONCE = 8, 8, 16
 
 
-def run_many_jobs(folder: Path, count: int, say: Callable[[str], None]) -> dict[str, tuple[float, float]]:
-    """Run ``count`` jobs on each side; say seconds a job and their ratios as they come.
-
-    Returns for every side (seconds a job, the same without process starts).
-    """
+def run_many_jobs(folder: Path, count: int, say: Callable[[str], None]) -> None:
+    """Run ``count`` jobs on each side; say seconds a job and their ratios as they come."""
     token = folder / "token"
     token.touch(mode=0o600)
     token.write_text(secrets.token_hex(32))
@@ -70,7 +67,6 @@ def run_many_jobs(folder: Path, count: int, say: Callable[[str], None]) -> dict[
         for number, name in enumerate(sides):
             ratios = [of_all[number] / of_all[0] for of_all in (wholes, paces)]
             say(f"{name} / plain Ray Tune: {ratios[0]:.3f}, without process starts {ratios[1]:.3f}")
-        return dict(zip(sides, zip(wholes, paces, strict=True), strict=True))
     finally:
         ray.shutdown()
         cluster.shutdown()

@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -42,7 +42,6 @@ def main() -> None:
     what.add_argument("--attempts", type=int, metavar="N", help="a sweep folder of at least N attempts")
     what.add_argument("--trials", type=int, metavar="N", help="N trials that do nothing, through Ray")
     command.add_argument("--each", type=int, default=3, metavar="N", help="attempts a trial (default: 3)")
-    command.add_argument("--json", action="store_true", help="with --trials: print rows for tests/benchmarks/bench.py")
     command.add_argument(
         "--folder", type=Path, default=Path(tempfile.gettempdir()), help="where to work (default: the temp dir)"
     )
@@ -53,25 +52,7 @@ def main() -> None:
         else:
             from many_jobs import run_many_jobs
 
-            say = partial(print, file=sys.stderr if arguments.json else sys.stdout, flush=True)
-            found = run_many_jobs(Path(folder), arguments.trials, say)
-            if arguments.json:
-                print(json.dumps(rows(found)))
-
-
-def rows(found: Mapping[str, tuple[float, float]]) -> list[dict[str, Any]]:
-    """Of seconds a job, with and without process starts, a side: a row for tests/benchmarks/bench.py."""
-    ours, plain = found["run_launch"][1], found["plain Ray Tune"][1]
-    return [
-        {
-            "name": "a trial that does nothing: through a launch, through Ray Tune alone",
-            "ours_s": ours,
-            "plain_s": plain,
-            "ratio": ours / plain,
-            "aim": "at most 1.1",
-            "bound": "Ray Tune's own loop",
-        }
-    ]
+            run_many_jobs(Path(folder), arguments.trials, partial(print, flush=True))
 
 
 def read_a_large_sweep(root: Path, attempts: int, each: int) -> None:

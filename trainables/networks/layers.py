@@ -26,6 +26,11 @@ def draw_uniform(shape: Sequence[int], fan: int, rng: torch.Generator) -> torch.
     return (2 * torch.rand(tuple(shape), generator=rng) - 1) / fan**0.5
 
 
+def in_full_precision(tensor: torch.Tensor) -> torch.autocast:
+    """Leave autocast where ``tensor`` lies: for what is computed on weights alone, which costs little and must not drift."""
+    return torch.autocast(tensor.device.type, enabled=False)
+
+
 def pixel_norm(features: torch.Tensor, eps: float = 1e-8) -> torch.Tensor:
     """Scale the channel vector of every pixel of ``[n, C, ...]`` to unit mean square (Karras et al., 2018)."""
     return features * torch.rsqrt(features.square().mean(dim=1, keepdim=True) + eps)
@@ -97,7 +102,14 @@ class SpectralNorm(nn.Module):
                 self.bias[place] = draw_uniform(self._shape[:1], fan, rng)
 
     def normalised(self) -> torch.Tensor:
-        """The weight over its largest singular value; in training mode u and v move by one power iteration first."""
+        """The weight over its largest singular value; in training mode u and v move by one power iteration first.
+
+        In the weight's own precision, under autocast as well: u and v are the running state of an iteration.
+        """
+        with in_full_precision(self.weight):
+            return self._normalised()
+
+    def _normalised(self) -> torch.Tensor:
         matrix = self.weight.flatten(1 if self._stack is None else 2)
         if self.training:
             u, v = _power_iteration(matrix.detach(), self.u)
@@ -169,7 +181,8 @@ def _sub_pixel_taps() -> torch.Tensor:
 
 def _upsample_conv2d(features: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, taps: torch.Tensor) -> torch.Tensor:
     out_channels, in_channels = weight.shape[:2]
-    kernel = torch.einsum("api,bqj,ocij->oabcpq", taps, taps, weight)
+    with in_full_precision(weight):  # taps of the kernel are added before they are rounded
+        kernel = torch.einsum("api,bqj,ocij->oabcpq", taps, taps, weight)
     kernel = kernel.reshape(4 * out_channels, in_channels, 2, 2)
     phases = nn.functional.conv2d(features, kernel, bias.repeat_interleave(4), padding=1)
     # With the odd phase first, interleaving shifts the image by one pixel: the border that the padding made is cut off.

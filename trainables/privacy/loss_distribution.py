@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import fft, signal
+from scipy import fft
 
 from .profiles import Profile
 
@@ -155,8 +155,7 @@ def _log_moment(unit: Losses, order: float) -> float:
 def epsilon_of(losses: Losses, delta: float) -> float:
     """Smallest epsilon >= 0 at which infinite + sum over losses > epsilon of mass (1 - exp(epsilon - loss)) <= delta."""
     above = np.cumsum(losses.mass[::-1])[::-1]
-    # weighted[i] = sum over j >= i of mass[j] exp(loss[i] - loss[j]), in the recurrent form that cannot overflow.
-    weighted = signal.lfilter([1.0], [1.0, -math.exp(-losses.width)], losses.mass[::-1])[::-1]
+    weighted = _discounted(losses)
     deltas = losses.infinite + above - weighted
     if deltas[-1] > delta:
         return math.inf
@@ -165,11 +164,29 @@ def epsilon_of(losses: Losses, delta: float) -> float:
     return max(0.0, float(losses.values[index]) + math.log(excess / weighted[index])) if excess > 0 else 0.0
 
 
+def _discounted(losses: Losses) -> np.ndarray:
+    """For every i the sum over j >= i of mass[j] exp(loss[i] - loss[j]).
+
+    In blocks of a spread of e^30, so that nothing overflows. (``scipy.signal`` has this filter, and takes every trial half a
+    second to import.)
+    """
+    count = len(losses.mass)
+    block = max(1, min(count, int(30 / losses.width)))
+    found, following = np.empty(count), 0.0
+    for end in range(count, 0, -block):
+        start = max(end - block, 0)
+        away = losses.width * np.arange(end - start)
+        within = np.cumsum((losses.mass[start:end] * np.exp(-away))[::-1])[::-1]
+        found[start:end] = np.exp(away) * within + following * np.exp(away - losses.width * (end - start))
+        following = found[start]
+    return found
+
+
 def delta_of(losses: Losses) -> Callable[[np.ndarray], np.ndarray]:
     """delta(epsilon) of a composition as a function of epsilons >= 0: infinite + sum of mass (1 - exp(epsilon - loss))."""
     values = losses.values
     above = np.cumsum(losses.mass[::-1])[::-1]
-    weighted = signal.lfilter([1.0], [1.0, -math.exp(-losses.width)], losses.mass[::-1])[::-1]
+    weighted = _discounted(losses)
 
     def deltas(epsilons: np.ndarray) -> np.ndarray:
         index = np.minimum(np.searchsorted(values, epsilons), len(values) - 1)

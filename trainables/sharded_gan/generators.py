@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from typing import Any
+
+import torch
 
 from trainables.base import DataInfo
 from trainables.networks.conditional import ConditionalGenerator, NoiseKind, ZDistribution
@@ -43,3 +47,12 @@ def generator_recipe(
         deep = max(info.height, info.width) > 32 and info.height % 8 == info.width % 8 == 0
         arguments["upsamplings"] = 3 if deep else 2
     return Recipe(network=NETWORKS[name], arguments=arguments)
+
+
+def check_compiler(device: torch.device) -> None:
+    """Raise ``ValueError`` where torch.compile would look for a C++ compiler on this machine and find none."""
+    if device.type == "cpu" and not any(shutil.which(name) for name in (os.environ.get("CXX", "g++"), "clang++")):
+        raise ValueError(
+            "generator_compiled is true, but this machine has no C++ compiler: install g++ (apt-get install g++), have CXX "
+            "name one, or write generator_compiled: false"
+        )

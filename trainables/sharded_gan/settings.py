@@ -153,6 +153,13 @@ class Config(_Settings):
     """The generator network: those of GS-WGAN, or a small one for CPUs."""
     generator_channels: int = Field(default=256, ge=1)
     """Width of the generator's first feature maps; 256 is the published one."""
+    generator_precision: Literal["float32", "bfloat16"] = Field(default="float32", exclude_if=lambda value: value == "float32")
+    """bfloat16: the generator's training and the images that shards are shown take bfloat16 products, for processors and GPUs
+    that are faster at them. Weights, spectral norms, shards' answers, clip and noise keep float32, and so do the kept
+    generator's samples. It is other mathematics, so another trial; rows of float32 do not mention it."""
+    generator_compiled: bool = Field(default=False, exclude_if=lambda value: not value)
+    """Compile the generator with torch.compile, half a minute at the start of every attempt; processors need a C++ compiler.
+    Images are equal up to rounding, so it is another trial; rows that do not compile do not mention it."""
     z_dim: int = Field(default=10, ge=1)
     """Length of the latent vector."""
     z_distribution: Literal["bernoulli", "normal"] = "bernoulli"

@@ -21,7 +21,7 @@ from .classifier import SequentialClassifier
 from .critics import Batches
 from .feedback import Feedback
 from .feedback import build as build_feedback
-from .generators import generator_recipe
+from .generators import check_compiler, generator_recipe
 from .injected_noise import noise_kind, set_noise
 from .method import check, class_presence
 from .settings import Config, repulsion_at, signals, weights
@@ -46,6 +46,9 @@ class Trainer:
         self._info = data.info
         generator = recipe(config, data.info).build(device, torch_coins(seed, "generator"))
         self._network = AveragedGenerator(generator, config.learning_rate)
+        if config.generator_compiled:
+            check_compiler(device)
+            generator.compile(dynamic=False)  # the average is not: whoever draws from what is kept does not compile it
         self._step = 0
 
         shards = partition(data.info.size, config.shards, config.partition_seed)
@@ -84,7 +87,9 @@ class Trainer:
         set_noise(generator, config, step, self._seed)
         labels = self._labels(step)
         z = generator.draw_z(len(labels), torch_coins(self._seed, "z", step))
-        images = generator(z, labels, torch_coins(self._seed, "noise_injection", step))
+        with self._arithmetic():
+            images = generator(z, labels, torch_coins(self._seed, "noise_injection", step))
+        images = images.to(z)
         release = self._release(self._sanitizer.sample_shards(), images.detach(), labels)
 
         # Post-processing from here on. Every divisor is a declared constant, however many shards held a class.
@@ -129,7 +134,13 @@ class Trainer:
         In evaluation mode: the vectors of a spectral norm would move with every call, and the fakes of a shard would tell how
         many shards were asked before it.
         """
-        return self._network.generator.sample(labels, torch_coins(self._seed, purpose, *key))
+        with self._arithmetic():
+            images = self._network.generator.sample(labels, torch_coins(self._seed, purpose, *key))
+        return images.to(torch.get_default_dtype())
+
+    def _arithmetic(self) -> torch.autocast:
+        """The generator's alone: shards are drawn, asked and released outside of it."""
+        return torch.autocast(self._device.type, torch.bfloat16, enabled=self._config.generator_precision == "bfloat16")
 
     def sample(self, labels: torch.Tensor, rng: torch.Generator) -> torch.Tensor:
         """Images ``[n, C, H, W]`` of the averaged generator."""

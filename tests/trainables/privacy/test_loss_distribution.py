@@ -1,6 +1,8 @@
 """Numerics: composed profiles against closed forms, against dp-accounting, and on other grids."""
 
 import math
+import subprocess
+import sys
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,7 +11,9 @@ from dp_accounting import NeighboringRelation, dp_event
 from dp_accounting.pld.pld_privacy_accountant import PLDAccountant
 
 from trainables.privacy.loss_distribution import (
+    Losses,
     compose,
+    delta_of,
     discretise,
     epsilon_of,
     epsilons,
@@ -133,3 +137,26 @@ def test_the_largest_loss_leaves_nothing_over(profile):
     assert max(profile.forward(at)[0], profile.backward(at)[0]) <= 1e-22
     at *= 0.95
     assert max(profile.forward(at)[0], profile.backward(at)[0]) > 1e-22
+
+
+@pytest.mark.parametrize("width", [1e-4, 0.05, 0.7, 29.0, 31.0])
+def test_delta_is_its_definition_whatever_the_grid(width):
+    """Grids of one block of sums and of many, down to blocks of a single cell; both directions between delta and epsilon."""
+    rng = np.random.default_rng(0)
+    mass = rng.random(700) * np.exp(-rng.random(700) * 30)
+    losses = Losses(mass / (1.1 * mass.sum()), -200, width, 1e-6)
+    asked = width * np.array([0.0, 0.3, 1.0, 17.5, 300.0, 498.7, 499.0, 600.0])
+    excess = -np.expm1(np.minimum(asked[:, None] - losses.values, 0.0))
+    expected = losses.infinite + excess @ losses.mass
+    found = delta_of(losses)(asked)
+    assert found == pytest.approx(expected, rel=1e-9, abs=1e-15)
+    for epsilon, delta in zip(asked, expected, strict=True):
+        smallest = epsilon_of(losses, delta * (1 + 1e-12))
+        assert smallest <= epsilon + 1e-9 * width
+        assert delta_of(losses)(np.array([smallest]))[0] <= delta * (1 + 1e-9)
+
+
+def test_an_account_does_not_take_the_imports_of_a_whole_library():
+    """Every trial with a tight account makes one, in a process of its own."""
+    program = "import sys, trainables.privacy.loss_distribution; sys.exit('scipy.signal' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
