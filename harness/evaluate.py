@@ -89,6 +89,25 @@ def evaluate_kept(
     }
 
 
+def evaluate_quickly(
+    folders: Folders, job: Mapping[str, Any], sampler: Sampler, test: Dataset, device: torch.device
+) -> dict[str, Any]:
+    """Metric columns of the history table for a sampler that is still in training, of few samples."""
+    from trainables.evaluation import evaluate
+
+    settings = job["evaluation"]
+    metrics = evaluate.quick(
+        sampler,
+        info=DataInfo(**job["data"]["info"]),
+        reference=folders.stages / settings["stage"],
+        test=test,
+        samples=settings["samples"],
+        seed=job["seed"],
+        device=device,
+    )
+    return {**metrics, "evaluation_samples": min(evaluate.QUICK_SAMPLES, settings["samples"])}
+
+
 def audit_kept(
     folders: Folders, job: Mapping[str, Any], sampler: Sampler, planted: Planted, epsilon: float | None
 ) -> dict[str, Any]:

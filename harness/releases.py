@@ -75,8 +75,9 @@ def draw(folders: Folders, job: Mapping[str, Any]) -> None:
     from trainables.privacy.canary_scores import CanaryScores
     from trainables.privacy.sanitizer import Sanitizer
 
+    from .job_data import load_planted
     from .stages import compute_stage
-    from .trial import load_planted, prepare_torch
+    from .trial import prepare_torch
 
     identifier, own = job["id"], folders_of(folders)
     if (folders.stages / identifier).is_dir():

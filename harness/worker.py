@@ -37,8 +37,9 @@ def _run_stage(folders: Folders, job: Mapping[str, Any]) -> Mapping[str, Any]:
     from trainables.base import Stage
 
     from . import releases
+    from .job_data import load_data
     from .stages import compute_stage
-    from .trial import load_data, prepare_torch
+    from .trial import prepare_torch
 
     log = folders.stage_log(job["id"])
     with logging_to(log):

@@ -19,11 +19,12 @@ from harness.document import InputError
 from harness.documents import job_document
 from harness.expand import CONTROL, expand
 from harness.folders import Folders
+from harness.job_data import load_data, load_planted
 from harness.plan import Plan, make_plan
 from harness.planfile import write_plan
 from harness.spec import load_sweep
 from harness.store import AuditRow, audit_rows, read
-from harness.trial import load_data, load_planted, run_trial
+from harness.trial import run_trial
 from trainables.data.canaries import TESTED, UNUSED
 from trainables.privacy.audit_bound import lower_bound, p_value
 

@@ -13,9 +13,9 @@ from harness.document import InputError
 from harness.documents import job_document
 from harness.expand import expand
 from harness.folders import Folders
+from harness.job_data import load_data
 from harness.plan import Plan, make_plan
 from harness.spec import load_sweep
-from harness.trial import load_data
 
 FILE = """\
 name: own

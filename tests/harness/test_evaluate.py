@@ -19,11 +19,12 @@ from harness.document import InputError
 from harness.documents import job_document
 from harness.expand import expand
 from harness.folders import Folders
+from harness.job_data import load_data
 from harness.plan import Plan, make_plan
 from harness.planfile import write_plan
 from harness.spec import load_sweep
 from harness.stages import compute_stage, stage_id
-from harness.trial import load_data, run_trial
+from harness.trial import run_trial
 from trainables.evaluation import weights
 from trainables.evaluation.metrics import DETAILS, METRICS, columns, reference_stage
 from trainables.evaluation.weights import InceptionWeights

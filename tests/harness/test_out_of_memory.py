@@ -38,12 +38,12 @@ from pathlib import Path
 import torch
 
 from harness import store
-from harness.expand import expand
 from harness.attempts import read_trial_attempts
+from harness.expand import expand
+from harness.job_data import load_data
 from harness.plan import make_plan
 from harness.spec import load_sweep
 from harness.stages import compute_stage
-from harness.trial import load_data
 from test_trial import executed, planted, prepare, run
 
 root = Path(sys.argv[1])

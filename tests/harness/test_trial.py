@@ -19,6 +19,7 @@ from harness.attempts import Attempt, Fenced, read_trial_attempts
 from harness.documents import job_document
 from harness.expand import expand
 from harness.folders import Folders
+from harness.job_data import load_data
 from harness.ledger import trial_account, violated
 from harness.plan import make_plan
 from harness.planfile import write_plan
@@ -27,7 +28,7 @@ from harness.recovery import close_lost
 from harness.rows import phases_of
 from harness.spec import load_sweep
 from harness.stages import compute_stage
-from harness.trial import load_data, run_trial
+from harness.trial import run_trial
 
 FILE = """
 name: one
@@ -496,14 +497,14 @@ def test_data_other_than_planned_are_refused(root: Path) -> None:
 
 
 def test_a_violation_is_found_behind_other_errors_and_a_circle_of_errors_ends() -> None:
-    from harness.trial import _violation
+    from harness.failures import is_violation
     from trainables.privacy.sanitizer import PrivacyViolation
 
     first, second = OSError("disk"), ValueError("step")
     first.__cause__, second.__context__ = second, first
-    assert not _violation(first)
+    assert not is_violation(first)
     second.__cause__ = PrivacyViolation("a row more")
-    assert _violation(first)
+    assert is_violation(first)
 
 
 def test_the_live_screen_shows_what_earlier_attempts_have_spent(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
