@@ -10,7 +10,11 @@ from small_sweep import FILE, command, planned
 
 from harness import store, sweep
 from harness.attempts import Attempt, read_attempts
+from harness.expand import expand
 from harness.folders import Folders
+from harness.launch import trial_jobs
+from harness.plan import make_plan
+from harness.spec import load_sweep
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +66,25 @@ def test_the_other_tables_belong_to_the_trials(done: Path) -> None:
         assert history.step.iloc[-1] == 8
         assert history.epsilon.is_monotonic_increasing
     assert (results.attempts.status == "completed").all()
+
+
+def test_the_next_trials_are_packed_by_the_memory_that_these_took(done: Path) -> None:
+    """A seed more of a cell asks for the cell's peak, a cell more for the method's; what the file declares goes before."""
+    sweep_file, folders = done / "small.yaml", Folders(done / "results", "small")
+
+    def asked(text: str) -> dict[str, int | None]:
+        sweep_file.write_text(text)
+        plan = make_plan(folders, expand(load_sweep(sweep_file)))
+        labels = {trial.trial_id: trial.spec.label for trial in plan.to_do}
+        return {labels[job.id]: job.memory for job in trial_jobs(plan, plan.to_do)}
+
+    table = trials(done).set_index("axis.noise_injection")
+    peaks = (table.peak_memory_mb * 1e6).astype(int)
+    found = asked(FILE.replace("[0.0, 0.1]", "[0.0, 0.1, 0.2]") + "seeds: 2\n")
+    assert found["noise_injection=0 seed=1"] == peaks[0.0]
+    assert found["noise_injection=0.1 seed=1"] == peaks[0.1]
+    assert found["noise_injection=0.2 seed=0"] == peaks.max()
+    assert set(asked(FILE + "seeds: 2\nresources: {memory: 3 GB}\n").values()) == {3 * 10**9}
 
 
 def test_duckdb_reads_the_same_files(done: Path) -> None:

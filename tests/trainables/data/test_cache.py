@@ -9,14 +9,20 @@ import stat
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from trainables.base import Dataset
 from trainables.data import cache, sources
 from trainables.data.sources import content_hash, load
+from trainables.dp_energy.method import Config, mechanism
+from trainables.dp_energy.training import Trainer
+from trainables.privacy.mechanism import scale_noise
+from trainables.privacy.sanitizer import Sanitizer
 
 
 @pytest.fixture
@@ -148,3 +154,26 @@ def test_planning_twice_decodes_once(own_cache, folder, tmp_path, monkeypatch):
     os.utime(Path(folder) / "test" / "a" / "0.png", (1, 1))
     with pytest.raises(AssertionError, match="decoded again"):
         sources.fingerprint("image_folder", path=folder, cache_file=fingerprints)
+
+
+def test_training_on_mapped_images_is_training_on_decoded_ones(own_cache):
+    """To the bit; and writing to the mapped ones would reach neither the file nor another process."""
+    kept, _ = load("digits")
+    plain = replace(kept, images=kept.images.copy())
+    assert mapped(kept.images)
+    assert not mapped(plain.images)
+    settings = Config(steps=3, slots=20, generator_channels=4)
+    weights = []
+    for data in (plain, kept):
+        phases = scale_noise(mechanism(settings, data.info, "replace_one"), 1.0)
+        sanitizer = Sanitizer(phases, injected_seed=0)
+        trainer = Trainer(settings, data, sanitizer, {}, torch.device("cpu"), 0)
+        for step in range(3):
+            sanitizer.open_step(step, 0)
+            trainer.step()
+            sanitizer.close_step()
+        weights.append(trainer.released())
+    assert all(torch.equal(tensor, weights[1][name]) for name, tensor in weights[0].items())
+    kept.images[:] = 0
+    again, _ = load("digits")
+    assert np.array_equal(again.images, plain.images)
