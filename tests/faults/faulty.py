@@ -31,7 +31,7 @@ data: {source: digits}
 privacy: {epsilon: 10, accountant: pld}
 train: {steps: 8, slots: 20, generator_channels: 4}
 checkpoint: {every: 2}
-evaluate: {samples: 20}
+evaluate: {samples: 20, metrics: [memorization]}
 keep_samples: 10
 """
 STEPS = 8
@@ -141,7 +141,7 @@ def assert_complete(
     trials = store.read(folders.sweep).trials
     assert len(trials) == trials_expected
     assert set(trials.status) <= set(statuses)
-    assert trials.gen2real_cnn.notna().all()
+    assert trials.memorization_pixels.notna().all()
     for table in ("trials", "history", "samples") if history else ("trials", "samples"):
         assert len(list(folders.table(table).glob("*.parquet"))) == trials_expected
     assert not list(folders.root.rglob("*.tmp"))

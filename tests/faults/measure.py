@@ -224,8 +224,8 @@ def damaged(pattern: str, harm: Callable[[Path], object], *again: str) -> Callab
 
 
 def damaged_stage(root: Path, temp: Path) -> float:
-    (classifier,) = folders_of(root).stages.glob("reference-*/classifier.safetensors")
-    test_damage.flip(classifier)
+    (reference,) = folders_of(root).stages.glob("reference-*/memorization.safetensors")
+    test_damage.flip(reference)
     return type_again(root, temp, COMPLETED, 1, "inline")
 
 

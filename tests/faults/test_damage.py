@@ -122,7 +122,7 @@ def test_a_damaged_part_is_made_again_without_training(
     assert_complete(folders, 2)
     assert_account_true(folders, len(drawn))
     after = store.read(folders.sweep)
-    assert list(after.trials.gen2real_cnn) == list(before.trials.gen2real_cnn)
+    assert list(after.trials.memorization_pixels) == list(before.trials.memorization_pixels)
     assert after.samples.image.astype(str).equals(before.samples.image.astype(str))
     assert len(after.history) == (0 if table == "history" and not copied else len(before.history))
     assert command(root, *TWO) == sweep.OK
@@ -155,7 +155,7 @@ def test_a_damaged_generator_is_not_evaluated_and_its_row_stays(
     assert "NoGenerator" in told
     assert "Traceback" not in told
     after = store.read(folders.sweep).trials
-    assert after.gen2real_cnn.equals(before.gen2real_cnn)
+    assert after.memorization_pixels.equals(before.memorization_pixels)
     generator.write_bytes(content)
     assert command(root, *other, "--retry-failed") == sweep.OK
     assert_complete(folders)
@@ -163,7 +163,7 @@ def test_a_damaged_generator_is_not_evaluated_and_its_row_stays(
 
 
 @pytest.mark.parametrize(
-    ("name", "harm"), [("classifier.safetensors", flip), ("reference.json", Path.unlink), ("stage.json", cut)]
+    ("name", "harm"), [("memorization.safetensors", flip), ("reference.json", Path.unlink), ("stage.json", cut)]
 )
 def test_a_damaged_stage_is_computed_again(
     root: Path, drawn: list[int], name: str, harm: Callable[[Path], object], capsys: pytest.CaptureFixture[str]
@@ -184,7 +184,7 @@ def test_a_stage_damaged_while_trials_run_loses_no_trial(
 ) -> None:
     folders = folders_of(root)
     (stage,) = folders.stages.glob("reference-*")
-    Trap("os.rename", r"generators/.*\.safetensors$", lambda: cut(stage / "classifier.safetensors"))
+    Trap("os.rename", r"generators/.*\.safetensors$", lambda: cut(stage / "memorization.safetensors"))
     assert command(root) == sweep.FAILED
     told = capsys.readouterr()
     assert "Traceback" not in told.out + told.err

@@ -123,7 +123,7 @@ def test_a_training_that_diverges_fails_with_a_sentence_and_has_spent_what_it_sp
     (row,) = store.read(folders.sweep).trials.to_dict("records")
     assert row["status"] == "failed"
     assert "the training has diverged: at step" in row["message"]
-    assert row["gen2real_cnn"] is None or math.isnan(row["gen2real_cnn"])
+    assert row["memorization_pixels"] is None or math.isnan(row["memorization_pixels"])
     assert 0 < row["epsilon"] < 10
     assert len(drawn) <= row["releases"] < STEPS, "no more is spent than it took to see it"
     assert_account_true(folders, len(drawn))

@@ -37,7 +37,7 @@ privacy: {epsilon: 10, accountant: pld}
 train: {steps: 300, slots: 20, generator_channels: 8}
 axes: {noise_injection: [0.0, 0.1]}
 checkpoint: {every: 15}
-evaluate: {samples: 20}
+evaluate: {samples: 20, metrics: [memorization]}
 keep_samples: 10
 """
 TRIALS, STEPS = 2, 300
