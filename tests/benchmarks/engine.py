@@ -38,8 +38,8 @@ def main() -> None:
         measure_step(channels=8, shards_per_step=2, rounds=1)
         measure_pretraining(channels=8, shards=3, rounds=1)
         measure_dp_energy(records=2000, rounds=1)
-        measure_generator(channels=8, rounds=1)
-        measure_untaken(channels=8, rounds=1, compiled=arguments.compile)
+        measure_generator(channels=8, rounds=1, compiled=arguments.compile)
+        measure_untaken(channels=8, rounds=1)
         measure_critics(stacks=(2,), rounds=1)
     else:
         measure_step(channels=256, shards_per_step=1, rounds=2)
@@ -48,9 +48,9 @@ def main() -> None:
         measure_step(channels=64, shards_per_step=8, rounds=1, warm_up=False)
         measure_pretraining(channels=256, shards=10, rounds=1)
         measure_dp_energy(records=60000, rounds=5)
-        measure_generator(channels=256, rounds=2)
+        measure_generator(channels=256, rounds=2, compiled=arguments.compile)
         measure_generator(channels=64, rounds=3)
-        measure_untaken(channels=64, rounds=3, compiled=arguments.compile)
+        measure_untaken(channels=64, rounds=3)
         measure_critics(stacks=(4, 16), rounds=1)
     print(f"{time.perf_counter() - began:.0f} s in all")
 

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from unittest import mock
 
 import torch
 from parts import Timing, in_turn
 from published_step import BATCH
+from torch import nn
+from torch.func import functional_call, stack_module_state, vmap
 from torch.nn import functional
 
 from trainables.networks import layers
 from trainables.networks.averaged import AveragedGenerator
+from trainables.networks.classifier import CNN, MLP
 from trainables.networks.critic import Critics
 from trainables.networks.resnet import ResNetGenerator
 from trainables.sharded_gan.critics import critic_loss
@@ -20,11 +23,17 @@ from trainables.sharded_gan.critics import critic_loss
 SHAPE, CLASSES, Z_DIM = (1, 28, 28), 10, 10
 
 
-def measure_generator(*, channels: int, rounds: int) -> None:
-    """Print what tricks on the generator and on its optimiser gain, each alone: seconds without over seconds with it."""
+def measure_generator(*, channels: int, rounds: int, compiled: bool = False) -> None:
+    """Print what tricks on the generator gain, each alone: seconds without over seconds with it."""
     print(f"\nOne trick at a time, generator of {channels} channels, batch {BATCH}: seconds without / with = ratio")
     generator = _generator(channels)
     forward_backward, fakes = _uses(generator)
+
+    def in_bfloat16() -> None:
+        with torch.autocast("cpu", torch.bfloat16):
+            images = generator(*_asked())
+        images.float().sum().backward()
+
     for name, run in {"forward + backward": forward_backward, "fakes": fakes}.items():
         _compare(f"freed memory kept, {name}", run, run, rounds, plain={"without"})
 
@@ -37,9 +46,12 @@ def measure_generator(*, channels: int, rounds: int) -> None:
 
     _compare("sub-pixel convolution, forward + backward", upsampled_in_full, forward_backward, rounds)
     _compare("no graph for fakes", fakes_with_graph, fakes, rounds)
+    _compare("generator_precision: bfloat16 (not equal), forward + backward", forward_backward, in_bfloat16, rounds)
+    if compiled:
+        _compile(channels, rounds)
 
 
-def measure_untaken(*, channels: int, rounds: int, compiled: bool) -> None:
+def measure_untaken(*, channels: int, rounds: int) -> None:
     """The same for what was tried and is not done."""
     print(f"\nTried and left out, generator of {channels} channels, batch {BATCH}: seconds without / with = ratio")
     generator = _generator(channels)
@@ -49,18 +61,12 @@ def measure_untaken(*, channels: int, rounds: int, compiled: bool) -> None:
         for _ in range(5):
             fakes()
 
-    def in_bfloat16() -> None:
-        with torch.autocast("cpu", torch.bfloat16):
-            images = generator(*_asked())
-        images.float().sum().backward()
-
     _compare("spectral norm once a step, five fakes", five_fakes, _weights_once(generator, five_fakes), rounds)
     last = _generator(channels).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     _compare("channels last", forward_backward, _uses(last)[0], rounds)
-    _compare("bfloat16 (not equal)", forward_backward, in_bfloat16, rounds)
-    if compiled:
-        _compile(channels, rounds)
     _optimiser_tricks(channels, rounds)
+    for kind in (CNN, MLP):
+        _classifiers(kind, 4, rounds)
 
 
 def _uses(generator: torch.nn.Module) -> tuple[Callable[[], None], Callable[[], None]]:
@@ -80,15 +86,21 @@ def _asked() -> tuple[torch.Tensor, torch.Tensor, torch.Generator]:
 
 
 def _compile(channels: int, rounds: int) -> None:
-    def compiled() -> Callable[[], None]:
-        run, _ = _uses(torch.compile(_generator(channels)))
-        began = time.perf_counter()
-        run()
-        print(f"  torch.compile: {time.perf_counter() - began:.0f} s to compile", flush=True)
-        return run
+    for number, name in enumerate(("forward + backward", "fakes")):
 
-    sides = {"without": lambda: _uses(_generator(channels))[0], "with": compiled}
-    _show("torch.compile", in_turn(sides, rounds))
+        def plain(number: int = number) -> Callable[[], None]:
+            return _uses(_generator(channels))[number]
+
+        def compiled(number: int = number, name: str = name) -> Callable[[], None]:
+            generator = _generator(channels)
+            generator.compile(dynamic=False)
+            run = _uses(generator)[number]
+            began = time.process_time()
+            run()
+            print(f"  generator_compiled, {name}: {time.process_time() - began:.0f} s to compile", flush=True)
+            return run
+
+        _show(f"generator_compiled, {name}", in_turn({"without": plain, "with": compiled}, rounds))
 
 
 def measure_critics(*, stacks: Sequence[int], rounds: int) -> None:
@@ -120,6 +132,36 @@ def _optimiser_tricks(channels: int, rounds: int) -> None:
         torch._foreach_lerp_(kept, parameters, 0.001)
 
     _compare("average foreach", lambda: network.follow(0.999), foreach, rounds)
+
+
+def _classifiers(kind: type[nn.Module], count: int, rounds: int, updates: int = 20) -> None:
+    """Classifiers of ``count`` evaluations: updates one after the other, and of stacked weights through vmap."""
+    networks = [kind(SHAPE, CLASSES).to(memory_format=torch.channels_last) for _ in range(count)]  # type: ignore[call-overload]
+    images, labels = torch.rand(count, 64, *SHAPE), torch.randint(CLASSES, (count, 64))
+    found, _ = stack_module_state(networks)
+    weights = {name: tensor.detach().clone().requires_grad_() for name, tensor in found.items()}
+    skeleton = kind(SHAPE, CLASSES).to("meta")
+
+    def loss(weights: dict[str, torch.Tensor], images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        return functional.cross_entropy(functional_call(skeleton, weights, (images,)), labels)
+
+    def one_by_one() -> None:
+        for network, pixels, wanted in zip(networks, images, labels, strict=True):
+            last = pixels.contiguous(memory_format=torch.channels_last)
+            _updates(network.parameters(), lambda: functional.cross_entropy(network(last), wanted), updates)  # noqa: B023
+
+    def together() -> None:
+        _updates(weights.values(), lambda: vmap(loss)(weights, images, labels).sum(), updates)
+
+    _compare(f"{count} evaluation classifiers ({kind.__name__}) stacked", one_by_one, together, rounds)
+
+
+def _updates(parameters: Iterable[torch.Tensor], loss: Callable[[], torch.Tensor], count: int) -> None:
+    adam = torch.optim.Adam(parameters, lr=1e-3)
+    for _ in range(count):
+        adam.zero_grad()
+        loss().backward()
+        adam.step()
 
 
 def _critic_passes(rounds: int) -> None:

@@ -32,7 +32,7 @@ train:
   generator: small
   generator_channels: 4
   critic: {kind: energy}
-evaluate: {samples: 100}
+evaluate: {samples: 100, metrics: [memorization]}
 keep_samples: 10
 """
 PUBLISHED_SETTINGS = {

@@ -24,7 +24,7 @@ preset: digits
 data: {source: digits, public: true}
 privacy: {epsilon: 10, accountant: pld}
 train: {features: 50, steps: 4, batch: 20, generator_channels: 4}
-evaluate: {samples: 100}
+evaluate: {samples: 100, metrics: [memorization]}
 keep_samples: 0
 """
 TEN = f"{FILE}axes: {{learning_rate: [0.01, 0.02, 0.03, 0.04, 0.05], z_dim: [2, 3]}}\n"

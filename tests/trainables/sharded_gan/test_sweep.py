@@ -25,7 +25,7 @@ privacy: {noise_multiplier: 5.0, accountant: pld}
 train: {steps: 4, shards: 20, shards_per_step: 2, generator_batch: 10, labels: balanced,
   generator: small, generator_channels: 4, z_dim: 3}
 axes: {noise_injection: [0.0, 0.1]}
-evaluate: {samples: 100}
+evaluate: {samples: 100, metrics: [memorization]}
 keep_samples: 10
 """
 
