@@ -167,18 +167,13 @@ def epsilon_of(losses: Losses, delta: float) -> float:
 def _discounted(losses: Losses) -> np.ndarray:
     """For every i the sum over j >= i of mass[j] exp(loss[i] - loss[j]).
 
-    In blocks of a spread of e^30, so that nothing overflows. (``scipy.signal`` has this filter, and takes every trial half a
-    second to import.)
+    Sums of 1, 2, 4, ... cells from the sums of half as many: all terms are positive and no factor exceeds 1. (``scipy.signal``
+    has this filter, and takes every trial half a second to import.)
     """
-    count = len(losses.mass)
-    block = max(1, min(count, int(30 / losses.width)))
-    found, following = np.empty(count), 0.0
-    for end in range(count, 0, -block):
-        start = max(end - block, 0)
-        away = losses.width * np.arange(end - start)
-        within = np.cumsum((losses.mass[start:end] * np.exp(-away))[::-1])[::-1]
-        found[start:end] = np.exp(away) * within + following * np.exp(away - losses.width * (end - start))
-        following = found[start]
+    found, cells = losses.mass.copy(), 1
+    while cells < len(found) and (factor := math.exp(-cells * losses.width)) > 0:
+        found[:-cells] += factor * found[cells:]
+        cells *= 2
     return found
 
 
