@@ -121,12 +121,13 @@ def test_bad_input_gets_one_sentence(capsys, arguments, words):
     [
         ("ef_dpgan", "--preset", "published", "--set", "train.schedule=persistent", *ENERGY_CRITIC),
         ("gs_wgan", "--set", "train.schedule=round_robin", *ENERGY_CRITIC),
+        ("gs_wgan", "--set", "train.schedule=round_robin", "--set", "train.generator_precision=bfloat16", *ENERGY_CRITIC),
         ("dp_energy", "--preset", "digits", "--seed", "3"),
         ("g_pate", "--preset", "published"),
     ],
     ids=" ".join,
 )
-def test_other_schedules_and_buffers_pass(capsys, arguments):
+def test_other_schedules_buffers_and_precisions_pass(capsys, arguments):
     code, found = statuses(capsys, *arguments)
     assert code == audit.PASSED
     assert found["stateless answers"] == "not applicable"
