@@ -92,7 +92,7 @@ def expand(sweep: Sweep) -> list[TrialSpec]:
             settings = checker.settings(cell)
             if settings is None:
                 continue
-            unread = labels.unread(case, steps, settings["config_json"])
+            unread = labels.unread(case, steps, settings["config"], settings["config_json"])
             axes = {c.axis.name: None if c.axis.name in unread else c.value for c in cell.choices}
             words = labels.words(case, steps, unread, claimed=settings["privacy"].published_noise)
             trials += [

@@ -36,14 +36,14 @@ class Labels:
         self._names = _short_names(list(distinct))
         self._known: dict[tuple[Any, ...], dict[str, Any] | None] = {}
 
-    def unread(self, case: Case, steps: Sequence[Step], config: Mapping[str, Any]) -> frozenset[str]:
-        """Names of the axes that do not decide anything in this cell. ``config`` is the cell's ``Config`` as JSON.
+    def unread(self, case: Case, steps: Sequence[Step], config: BaseModel, as_json: Mapping[str, Any]) -> frozenset[str]:
+        """Names of the axes that do not decide anything in this cell. ``config`` is the cell's ``Config``.
 
         A method's ``Config`` resets what nothing reads, so an axis under ``train`` is unread where ``config`` holds another
         value than was written, or where another of its values makes the same ``config``.
         """
         choices = [choice for step in steps for choice in step if choice.axis.target[0] == "train"]
-        return frozenset(c.axis.name for c in choices if _overruled(c, config) or self._moot(case, choices, c, config))
+        return frozenset(c.axis.name for c in choices if _overruled(c, config) or self._moot(case, choices, c, as_json))
 
     def words(self, case: Case, steps: Sequence[Step], unread: frozenset[str], *, claimed: bool) -> list[str]:
         """``["guided", "epsilon=10"]``: the case and every axis that the cell reads.
@@ -99,13 +99,16 @@ class Labels:
         return self._codes[choice.axis.name, choice.index]
 
 
-def _overruled(choice: Choice, config: Mapping[str, Any]) -> bool:
-    """Whether ``config`` holds another plain value than ``choice`` has written; null leaves it to the method."""
+def _overruled(choice: Choice, config: BaseModel) -> bool:
+    """Whether ``config`` holds another plain value than ``choice`` has written; null leaves it to the method.
+
+    The object is asked and not its JSON, which may leave a default out.
+    """
     if choice.value is None or isinstance(choice.value, Mapping | list):
         return False
     held: Any = config
     for key in choice.axis.target[1:]:
-        held = held.get(key) if isinstance(held, Mapping) else None
+        held = held.get(key) if isinstance(held, Mapping) else getattr(held, key, None)
     return bool(held != choice.value)
 
 

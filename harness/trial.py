@@ -105,9 +105,11 @@ def run_trial(
             run.spending.settle(stopped=status == "interrupted", violated=not resumable)
             run.commit(status, message, fields, resumable)
         except (OSError, MemoryError, LedgerError) as error:
+            spare.close()
             # Without an end record the attempt is closed as lost by the driver: its open reservations count whole.
             logger.error("attempt %d could not be closed\n%s", attempt.number, traceback.format_exc())
-            return {"status": "failed", "message": message or one_line(error), "log": str(log)}
+            ended = "oom" if out_of_memory(error) else "failed"
+            return {"status": ended, "message": message or one_line(error), "log": str(log)}
         logger.info("%s", status)
     return {"status": status, "message": message, "log": str(log), "step": run.step}
 

@@ -35,11 +35,14 @@ def give_back_freed_memory() -> None:
 def spare_memory(size: int = 256 << 20) -> mmap.mmap:
     """Set ``size`` bytes of address space aside; ``close()`` it where memory has run out and something is left to be said.
 
-    It is never touched, so it takes no memory. After a MemoryError the heap may keep what is freed, or the thread may have
-    moved to an arena of its own: then there is none for the libraries that are still to load and for Arrow, which does not
-    survive that everywhere.
+    It can only be read and is never touched, so it takes no memory and nobody's commitment; a page where there is no room for
+    more. After a MemoryError the heap may keep what is freed, or the thread may have moved to an arena of its own: then there
+    is none for the libraries that are still to load and for Arrow, which does not survive that everywhere.
     """
-    return mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    try:
+        return mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, prot=mmap.PROT_READ)
+    except OSError:
+        return mmap.mmap(-1, mmap.PAGESIZE)
 
 
 def _of_libc(name: str) -> Any:

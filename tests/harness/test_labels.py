@@ -63,6 +63,18 @@ def test_what_nothing_reads_is_in_no_label_and_no_axis(tmp_path: Path) -> None:
     assert [trial.axes["max_grad_norm"] for trial in found] == [0.25, 0.25, 1, 1] * 2
 
 
+def test_a_default_that_ids_leave_out_is_a_value_of_its_axis(tmp_path: Path) -> None:
+    found = trials(tmp_path, ONE + "axes: {generator_precision: [float32, bfloat16], generator_compiled: [false, true]}\n")
+    assert [trial.label for trial in found] == [
+        f"generator_precision={precision} generator_compiled={compiled} seed=0"
+        for precision in ("float32", "bfloat16")
+        for compiled in ("false", "true")
+    ]
+    assert found[0].axes == {"generator_precision": "float32", "generator_compiled": False}
+    (plain,) = trials(tmp_path, ONE)
+    assert plain.config_key == found[0].config_key
+
+
 def test_a_setting_that_only_one_of_its_values_makes_matter(tmp_path: Path) -> None:
     """A learnt scale starts from noise_injection, be it 0; the other schedules of no noise are no noise."""
     axes = "axes: {noise_injection: [0, 0.1], noise_injection_schedule: [constant, falling, learnt]}\n"

@@ -419,6 +419,23 @@ def test_a_failure_is_recorded_with_what_it_released(
     assert trial.action == ("failed" if resumable else "lost_cause")
 
 
+def test_memory_that_runs_out_while_a_trial_is_closed_is_said_to_have(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So the job is tried again with more; until then its attempt is open, and what it reserved counts whole."""
+
+    def without_memory(*arguments: Any, **named: Any) -> None:
+        raise MemoryError
+
+    folders, job, _ = prepared = prepare(root)
+    with monkeypatch.context() as short:
+        short.setattr("pyarrow.parquet.write_table", without_memory)
+        outcome = run(prepared)
+    assert outcome["status"] == "oom"
+    assert "could not be closed" in Path(outcome["log"]).read_text()
+    (record,) = read_trial_attempts(folders, job["trial_id"])
+    assert record.end is None
+    assert run(prepared)["status"] == "completed"
+
+
 def test_an_overtaken_attempt_leaves_everything_to_the_later_one(root: Path) -> None:
     folders, job, path = prepared = prepare(root)
 

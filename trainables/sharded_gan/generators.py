@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
+import sys
 from typing import Any
 
 import torch
@@ -51,8 +53,11 @@ def generator_recipe(
 
 def check_compiler(device: torch.device) -> None:
     """Raise ``ValueError`` where torch.compile would look for a C++ compiler on this machine and find none."""
-    if device.type == "cpu" and not any(shutil.which(name) for name in (os.environ.get("CXX", "g++"), "clang++")):
+    if device.type != "cpu":
+        return
+    compiler = os.environ.get("CXX") or ("clang++" if sys.platform == "darwin" else "g++")
+    if shutil.which(shlex.split(compiler)[0]) is None:
         raise ValueError(
-            "generator_compiled is true, but this machine has no C++ compiler: install g++ (apt-get install g++), have CXX "
-            "name one, or write generator_compiled: false"
+            f"generator_compiled is true, but this machine has no C++ compiler {compiler!r}: install g++ (apt-get "
+            "install g++), have CXX name one, or write generator_compiled: false"
         )

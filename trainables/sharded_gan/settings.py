@@ -159,7 +159,8 @@ class Config(_Settings):
     generator's samples. It is other mathematics, so another trial; rows of float32 do not mention it."""
     generator_compiled: bool = Field(default=False, exclude_if=lambda value: not value)
     """Compile the generator with torch.compile, half a minute at the start of every attempt; processors need a C++ compiler.
-    Images are equal up to rounding, so it is another trial; rows that do not compile do not mention it."""
+    Draws of injected noise stay outside, which cuts what is compiled at every upsampled map. Images are equal up to rounding,
+    so it is another trial; rows that do not compile do not mention it."""
     z_dim: int = Field(default=10, ge=1)
     """Length of the latent vector."""
     z_distribution: Literal["bernoulli", "normal"] = "bernoulli"

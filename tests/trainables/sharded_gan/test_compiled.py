@@ -41,8 +41,15 @@ def test_trials_that_do_not_compile_keep_their_ids():
 
 
 def test_a_machine_without_a_compiler_says_what_to_install(tmp_path, monkeypatch):
+    """What torch looks for on Linux: CXX, which may have arguments, or else g++ and nothing else."""
     config, data = settings(ENERGY, COMPILED), random_data()
+    for name in ("clang++", "c++17"):
+        (tmp_path / name).write_text("#!/bin/sh\n")
+        (tmp_path / name).chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr("sys.platform", "linux")
     monkeypatch.delenv("CXX", raising=False)
-    with pytest.raises(ValueError, match="apt-get install g"):
+    with pytest.raises(ValueError, match=r"no C\+\+ compiler 'g\+\+': install"):
         start(config, data, {})
+    monkeypatch.setenv("CXX", "c++17 -O1")
+    start(config, data, {})
