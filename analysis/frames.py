@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import pyarrow as pa
 
 from harness import store
-from trainables import registry
 
 if TYPE_CHECKING:
     from .results import SweepRecord
@@ -64,22 +62,10 @@ def filled(trials: pd.DataFrame) -> pd.DataFrame:
         bare = axis.removeprefix("axis.")
         source = _FROM_COLUMNS.get(bare, f"config.{bare.removeprefix('train.')}")
         absent = [bare not in names for names in declared]
-        left_out = trials["method"].map(partial(_left_out, source.removeprefix("config.")))
-        if any(absent) and (source in trials or left_out.notna().any()):
-            held = trials[source].astype(object).where(trials[source].notna(), left_out) if source in trials else left_out
-            trials[axis] = trials[axis].astype(object).where([not missing for missing in absent], held)
+        if any(absent) and source in trials:
+            trials[axis] = trials[axis].astype(object).where([not missing for missing in absent], trials[source])
             trials[axis] = trials[axis].infer_objects()
     return trials
-
-
-@cache
-def _left_out(setting: str, method: str) -> Any:
-    """The default of a setting that rows leave out where it has it; None for all others and for methods that are not here."""
-    try:
-        field = registry.method(method).Config.model_fields.get(setting)
-    except registry.UnknownMethod:
-        return None
-    return None if field is None or field.exclude_if is None else field.get_default()
 
 
 def typed(trials: pd.DataFrame) -> pd.DataFrame:

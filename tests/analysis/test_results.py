@@ -15,7 +15,6 @@ import pyarrow.parquet as pq
 import pytest
 
 from analysis import grid
-from analysis.frames import filled
 from analysis.results import Results, ResultsError, load
 from harness import store, sweep
 from harness.lock import DriverLock
@@ -337,15 +336,3 @@ def test_images_that_cannot_be_read_are_warned_of(copy: Path) -> None:
     (copy / "samples" / f"{first}.1.parquet").write_bytes(b"cut off")
     with pytest.warns(UserWarning, match=rf"{first}.1.parquet cannot be read .* it is left out"):
         assert len(load(copy).samples()) == 7 * 40
-
-
-def test_a_sweep_that_did_not_vary_a_setting_which_rows_leave_out_had_its_default() -> None:
-    columns = {
-        "axes": ['{"generator_precision": "bfloat16"}', '{"generator_precision": "float32"}', "{}", "{}"],
-        "axis.generator_precision": ["bfloat16", "float32", None, None],
-        "method": ["gs_wgan", "gs_wgan", "ef_dpgan", "somebody.elses"],
-    }
-    for more in ({}, {"config.generator_precision": ["bfloat16", None, None, None]}):
-        found = filled(pd.DataFrame(columns | more))["axis.generator_precision"]
-        assert found.tolist()[:3] == ["bfloat16", "float32", "float32"]
-        assert pd.isna(found[3])
