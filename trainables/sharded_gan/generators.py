@@ -55,7 +55,7 @@ def check_compiler(device: torch.device) -> None:
     """Raise ``ValueError`` where torch.compile would look for a C++ compiler on this machine and find none."""
     if device.type != "cpu":
         return
-    compiler = os.environ.get("CXX") or ("clang++" if sys.platform == "darwin" else "g++")
+    compiler = os.environ.get("CXX", "").strip() or ("clang++" if sys.platform == "darwin" else "g++")
     if shutil.which(shlex.split(compiler)[0]) is None:
         raise ValueError(
             f"generator_compiled is true, but this machine has no C++ compiler {compiler!r}: install g++ (apt-get "
