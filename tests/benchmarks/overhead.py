@@ -3,9 +3,9 @@
     python tests/benchmarks/overhead.py
 
 Both commands start a Ray of their own, give every trial a fresh process of one core, and train and evaluate the same private
-generators of scikit-learn's digits from the same shared files: tenths of a second, so that what is around them is seen. The
-plain one is the script that one would write without the harness: settings in, metrics out, Tune's own loggers
-off. It keeps no account, checkpoint, generator, log or image, and nothing of it can be resumed. Seconds are those of the clock, commands in turn.
+generators of scikit-learn's digits from the same shared files: seconds, so that what is around them is seen. The plain one is
+the script that one would write without the harness: settings in, metrics out, Tune's own loggers off. It keeps no account,
+checkpoint, generator, log or image, and nothing of it can be resumed. Seconds are those of the clock, commands in turn.
 """
 
 from __future__ import annotations
